@@ -1,0 +1,1 @@
+"""A catalog of LLM post-training steps with typed artifacts between them."""
