@@ -1,0 +1,1 @@
+"""Artifacts: references to them, their identity, checks of their content, records, the store."""

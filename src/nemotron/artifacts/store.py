@@ -1,0 +1,144 @@
+"""Where runs and records live: a directory, found from the environment or from the project around us."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from nemotron.errors import Conflict, NotFound, UsageError, nearest
+
+from .atomic import os_error
+from .paths import printable
+
+PROJECT_MARKERS = ("nemotron.toml", "env.toml", "pyproject.toml", ".git")
+STORE_NAME = ".nemotron"
+
+_RUN_ID = re.compile(r".+-(\d{8}-\d{6})-[0-9a-f]{4}")
+_ATTEMPTS = 64
+_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store directory; it is made when the first run is."""
+
+    root: Path
+
+    @property
+    def runs_dir(self) -> Path:
+        """One directory a run, named by the run's id."""
+        return self.root / "runs"
+
+    @property
+    def records_dir(self) -> Path:
+        """One directory a day, see `records.write_record`."""
+        return self.root / "records"
+
+    def new_run_dir(self, step_id: str, now: datetime) -> Path:
+        """Make and return the directory of a new run; its name is the run's id.
+
+        The id is `<last part of step_id>-YYYYMMDD-HHMMSS-<4 hex>` in UTC; a `now` without time zone is
+        local time. No two calls return the same directory, in any number of processes. Errors: see
+        `os_error`.
+        """
+        stem = f"{_stem(step_id)}-{now.astimezone(UTC):%Y%m%d-%H%M%S}"
+        try:
+            self.runs_dir.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as exc:
+            # What mkdir says of a file that stands in the place of the directory itself.
+            what = "a file stands where the store's directory should be"
+            where = printable(self.runs_dir)
+            raise UsageError(what, where=where, next="move that file away") from exc
+        except OSError as exc:
+            raise os_error(exc, self.runs_dir) from exc
+        for _ in range(_ATTEMPTS):
+            directory = self.runs_dir / f"{stem}-{os.urandom(2).hex()}"
+            try:
+                directory.mkdir()
+            except FileExistsError:
+                continue
+            except OSError as exc:
+                raise os_error(exc, directory) from exc
+            return directory
+        raise Conflict(f"no free run id for {stem}", where=printable(self.runs_dir), next="try again")
+
+    def run_ids(self) -> tuple[str, ...]:
+        """The ids of all runs, newest first; directories whose name holds no time come last."""
+        try:
+            with os.scandir(self.runs_dir) as entries:
+                names = [e.name for e in entries if not e.name.startswith(".") and e.is_dir()]
+        except FileNotFoundError:
+            return ()
+        except OSError as exc:
+            raise os_error(exc, self.runs_dir) from exc
+        return tuple(sorted(names, key=_age, reverse=True))
+
+    def run_dir(self, prefix: str) -> Path:
+        """The directory of the run whose id is `prefix`, or the only one that begins with it.
+
+        Errors: `NotFound` with the nearest ids; `UsageError` when several runs begin with `prefix`.
+        """
+        listing = "nemotron runs list"
+        if not prefix:
+            raise UsageError("the run id is empty", next=listing)
+        ids = self.run_ids()
+        if prefix in ids:
+            return self.runs_dir / prefix
+        found = [run_id for run_id in ids if run_id.startswith(prefix)]
+        if not found:
+            like = nearest(prefix, ids) or ids[:1]
+            what = f"no run {printable(prefix)}"
+            raise NotFound(what, where=printable(self.runs_dir), nearest=like, next=listing)
+        if len(found) > 1:
+            what = f"{len(found)} runs begin with {prefix}"
+            more = ("...",) if len(found) > _SHOWN else ()
+            raise UsageError(what, valid=(*found[:_SHOWN], *more), next="type more of the id")
+        return self.runs_dir / found[0]
+
+
+def find_store(environ: Mapping[str, str], cwd: Path) -> Store:
+    """The store for a command that runs in `cwd`; nothing is made or read.
+
+    `NEMOTRON_HOME`, else `.nemotron` beside the nearest project marker upward from `cwd`, else
+    `.nemotron` in `cwd`. Raises `UsageError` for a `NEMOTRON_HOME` that is a URL or names no known user.
+    """
+    home = environ.get("NEMOTRON_HOME")
+    if home:
+        return Store(_home(home, cwd))
+    start = cwd.absolute()
+    for directory in (start, *start.parents):
+        if any(_exists(directory / marker) for marker in PROJECT_MARKERS):
+            return Store(directory / STORE_NAME)
+    return Store(start / STORE_NAME)
+
+
+def _home(home: str, cwd: Path) -> Path:
+    where = "NEMOTRON_HOME"
+    if "://" in home:
+        raise UsageError(f"the store has to be a directory, not the URL {home}", where=where)
+    try:
+        return cwd.absolute() / Path(home).expanduser()
+    except RuntimeError as exc:
+        raise UsageError(f"no home directory for {home}", where=where, next="write the path in full") from exc
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False  # a parent that we may not look into holds no project of ours
+
+
+def _stem(step_id: str) -> str:
+    """The part of a step id that a run id begins with: safe in file names and on command lines."""
+    last = re.split(r"[/:]", step_id.rstrip("/"))[-1]
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", last).strip("-.")[:64] or "run"
+
+
+def _age(run_id: str) -> tuple[str, str]:
+    stamp = _RUN_ID.fullmatch(run_id)
+    return (stamp[1] if stamp else "", run_id)

@@ -1,0 +1,110 @@
+"""`python -m nemotron.engines.embedded RUN_DIR`: train what the run's `config.yaml` says."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nemotron.engines.embedded.training import Run
+
+EXIT_STOPPED = 143
+
+
+def main(arguments: list[str]) -> int:
+    """Run one training; returns the exit code. The cause of a failure goes to `failure.json`."""
+    from nemotron.artifacts.atomic import write_json
+    from nemotron.engines.embedded.lifeline import die_with_parent
+    from nemotron.errors import NemotronError
+
+    directory = Path(arguments[0]).resolve()
+    die_with_parent()
+    try:
+        return _train(directory)
+    except NemotronError as problem:
+        print(problem.render(), file=sys.stderr, flush=True)
+        write_json(directory / "failure.json", problem.as_dict())
+        return problem.exit_code
+    except Exception as problem:
+        traceback.print_exc()
+        write_json(directory / "failure.json", _unforeseen(problem))
+        return 1
+
+
+def _unforeseen(problem: Exception) -> dict[str, Any]:
+    """The cause of a failure nobody foresaw: the disk's word where it was the disk, else the error's."""
+    from nemotron.errors import WorkFailed
+
+    text = str(problem).strip().splitlines()[0] if str(problem).strip() else ""
+    full = "No space left on device"
+    if full in str(problem) or full in str(problem.__cause__) or full in str(problem.__context__):
+        return WorkFailed("no space left on device", next="free some space; the same command resumes").as_dict()
+    return WorkFailed(f"{type(problem).__name__}: {text}" if text else type(problem).__name__).as_dict()
+
+
+def _train(directory: Path) -> int:
+    config = _load_config(directory / "config.yaml")
+    _quiet(config)
+    from nemotron.engines.embedded.reading import algorithm_of, reward_model_kind
+    from nemotron.engines.embedded.training import Run, Stopped
+
+    algorithm = algorithm_of(config)
+    run = Run.in_directory(directory, config)
+    run.metrics.phase("importing")
+    comparison = None
+    try:
+        if algorithm == "grpo":
+            from nemotron.engines.embedded.grpo import run_grpo
+            from nemotron.engines.embedded.summary import compare_policies
+
+            judge = run_grpo(run)
+            comparison = compare_policies(run, judge)
+        else:
+            _supervised(algorithm, reward_model_kind(config))(run)
+    except Stopped:
+        print("stopped; the state is saved and the same command resumes", flush=True)
+        return EXIT_STOPPED
+    from nemotron.engines.embedded.summary import write_summary
+
+    write_summary(run, str(algorithm), comparison)
+    return 0
+
+
+def _supervised(algorithm: str | None, kind: str) -> Callable[[Run], None]:
+    if algorithm == "sft" or (algorithm == "rm" and kind == "generative"):
+        from nemotron.engines.embedded.supervised import run_judge, run_sft
+
+        return run_sft if algorithm == "sft" else run_judge
+    from nemotron.engines.embedded.preference import run_bradley_terry, run_dpo
+
+    return run_bradley_terry if algorithm == "rm" else run_dpo
+
+
+def _load_config(path: Path) -> dict[str, Any]:
+    import yaml
+
+    loaded: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return loaded
+
+
+def _quiet(config: dict[str, Any]) -> None:
+    """One line of our own for each step is enough; libraries keep their warnings."""
+    from nemotron.engines.embedded.reading import lookup
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or lookup(config, "embedded.threads", 1)))
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.logging.disable_progress_bar()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

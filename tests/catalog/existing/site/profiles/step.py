@@ -1,0 +1,4 @@
+# /// script
+# [tool.runspec.config]
+# default = "cluster"
+# ///
