@@ -266,12 +266,13 @@ def hard_indexed(source: Mapping[str, Any]) -> list[dict[str, Any]]:
         key = read["key"]
         if key in NOT_THE_USERS or "[]" in key:
             continue
+        certain = [e for e in read["evidence"] if not e["in_branch"]]
         if key in SHARED_READS:
             scope, when = SHARED_READS[key]
-            entry: dict[str, Any] = {"key": key, "for": list(scope), "source": read["evidence"][0]["at"]}
+            source_line = (certain or read["evidence"])[0]["at"]
+            entry: dict[str, Any] = {"key": key, "for": list(scope), "source": source_line}
             found[key] = {**entry, "when": when} if when else entry
             continue
-        certain = [e for e in read["evidence"] if not e["in_branch"]]
         scope = tuple(n for n in ENTRY_POINTS if any(n in e["scope"] for e in certain))
         if scope:
             source_line = next(e["at"] for e in certain if set(scope) & set(e["scope"]))

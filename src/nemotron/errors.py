@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nemotron.findings import Finding
 
 
 class NemotronError(Exception):
@@ -20,6 +24,7 @@ class NemotronError(Exception):
     nearest: valid choices close to what was given, best first.
     valid: all valid choices, when they are few enough to read.
     next: a command to type, or one thing to do.
+    findings: what a check found, where the error sums up several.
     """
 
     exit_code = 1
@@ -33,6 +38,7 @@ class NemotronError(Exception):
         nearest: Sequence[str] = (),
         valid: Sequence[str] = (),
         next: str | None = None,
+        findings: Sequence[Finding] = (),
     ) -> None:
         super().__init__(what)
         self.what = what
@@ -40,10 +46,12 @@ class NemotronError(Exception):
         self.nearest = tuple(nearest)
         self.valid = tuple(valid)
         self.next = next
+        self.findings = tuple(findings)
 
     def render(self) -> str:
         """The error as the command line prints it, several lines, no colour."""
-        lines = [f"error: {self.what}" + (f" ({self.where})" if self.where else "")]
+        lines = [f.render() for f in self.findings]
+        lines += [f"error: {self.what}" + (f" ({self.where})" if self.where else "")]
         if self.nearest:
             lines.append("  nearest: " + ", ".join(self.nearest))
         if self.valid:
@@ -62,6 +70,7 @@ class NemotronError(Exception):
             "valid": list(self.valid),
             "next": self.next,
             "exit_code": self.exit_code,
+            "findings": [f.as_dict() for f in self.findings],
         }
 
 

@@ -5,7 +5,6 @@ Records are the truth that every index is rebuilt from. Standard library only: j
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import stat
@@ -228,6 +227,8 @@ def stat_fingerprint(path: Path) -> str:
     A job that cannot compute digests leaves this; it tells later whether the files are still those. Errors:
     those of `walk.walk_files`.
     """
+    import hashlib  # 3 ms that listing runs does not need
+
     hasher = hashlib.sha256()
     for file in walk_files(path):
         numbers = f"{file.stat.st_size} {file.stat.st_mtime_ns}"

@@ -1,0 +1,1 @@
+"""Finds and reads steps and artifact types. Standard library only: every command starts here."""

@@ -129,9 +129,11 @@ class Catalog:
     @staticmethod
     def _require(what: str, value: str | None, known: set[str]) -> None:
         if value is not None and value not in known:
-            few = sorted(known) if len(known) <= 30 else ()
+            choices = sorted(known)
             raise NotFound(
-                f"no step or type has the {what} {value!r}", nearest=nearest(value, sorted(known)), valid=few
+                f"there is no {what} {value!r}",
+                nearest=nearest(value, choices),
+                valid=choices if len(choices) <= 30 else (),
             )
 
 

@@ -32,7 +32,10 @@ def read_runspec(step_py: Path) -> dict[str, object] | None:
     header = tool.get("runspec") if isinstance(tool, dict) else tool
     if header is None or isinstance(header, dict):
         return header
-    raise ManifestError("tool.runspec in the script header must be a table", step_py, lines_before)
+    from nemotron.catalog.toml_lines import key_lines, line_of
+
+    line = line_of(key_lines(text), ("tool", "runspec")) or 0
+    raise ManifestError("tool.runspec in the script header must be a table", step_py, lines_before + line)
 
 
 def header_text(step_py: Path) -> tuple[str, int] | None:

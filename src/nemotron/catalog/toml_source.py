@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # The largest manifest known is 20 kB; what is larger is a mistake, and `list` must not wait for it.
 _MAX_BYTES = 1 << 20
-_TOML_LINE = r"\s*\(at line (\d+), column \d+\)$"
+_TOML_PLACE = r"\s*\(at (?:line (\d+), column \d+|end of document)\)$"
 
 
 class ManifestError(CheckFailed):
@@ -101,9 +101,9 @@ def parse_toml(text: str, path: Path, lines_before: int = 0) -> dict[str, object
         raise ManifestError("not valid TOML: nested too deeply", path) from error
     except ValueError as error:  # TOMLDecodeError, or an integer of more digits than Python converts
         problem = str(error)
-        found = re.search(_TOML_LINE, problem)
-        line = int(found[1]) if found else text.rstrip("\n").count("\n") + 1
-        problem = re.sub(_TOML_LINE, "", problem)
+        found = re.search(_TOML_PLACE, problem)
+        line = int(found[1]) if found and found[1] else text.rstrip("\n").count("\n") + 1
+        problem = re.sub(_TOML_PLACE, "", problem)
         raise ManifestError(f"not valid TOML: {problem}", path, line + lines_before) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any
 from nemotron.config.config import Config, Origin, describe
 from nemotron.config.keys import leaves
 from nemotron.config.overrides import apply_overrides
-from nemotron.config.tree import load_yaml
+from nemotron.config.tree import is_file, load_yaml, yaml_names
 from nemotron.errors import NotFound, UsageError, nearest
 
 NO_CONFIGS: Mapping[str, Path] = MappingProxyType({})
@@ -39,7 +40,8 @@ def compose(path: Path, overrides: Sequence[str] = (), *, configs: Mapping[str, 
     UsageError: a file is not a valid config, a cycle of `defaults:`, or an override that does not
         fit; all bad overrides in one error.
     """
-    composed = _Composer(configs).compose(path, [])
+    composed = _Layered()
+    _merge(composed, _Composer(configs).compose(path, []))
     present = {key: tuple(composed.history[key]) for key, _ in leaves(composed.data)}
     top = max((o[-1].layer for o in composed.history.values()), default=0)
     return apply_overrides(Config(composed.data, present, layers=top), overrides)
@@ -56,19 +58,21 @@ def resolve_config_path(spec: str, configs: Mapping[str, Path], cwd: Path) -> Pa
         close = nearest(spec, configs)
         valid = (*close, *(name for name in sorted(configs) if name not in close))
         raise NotFound(f"there is no config {spec!r}", nearest=close, valid=valid, next=_other_way(cwd, spec))
-    path = cwd / Path(spec).expanduser()
-    if path.is_dir():
-        raise UsageError(f"the config {spec} is a directory", next="name a .yaml file in it")
-    if not path.is_file():
-        files = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-        raise NotFound(f"there is no config file {spec}", where=str(path), nearest=nearest(path.name, files))
-    return path
+    path = cwd / spec
+    if is_file(path):
+        return path
+    files = yaml_names(path)
+    if files:
+        raise UsageError(f"the config {spec} is a directory", next=f"name a file in it: {', '.join(files)}")
+    close = nearest(path.name, yaml_names(path.parent))
+    stem = spec.removesuffix(".yaml").removesuffix(".yml")
+    hint = f"for the config of that name write {stem}" if stem in configs else None
+    raise NotFound(f"there is no config file {spec}", where=str(path), nearest=close, next=hint)
 
 
 def _other_way(cwd: Path, spec: str) -> str | None:
-    if (cwd / spec).is_file() or (cwd / f"{spec}.yaml").is_file():
-        return f"for the file in this directory write ./{spec}"
-    return None
+    found = next((name for name in (spec, f"{spec}.yaml", f"{spec}.yml") if is_file(cwd / name)), None)
+    return f"for the file in this directory write ./{found}" if found else None
 
 
 @dataclass
@@ -91,10 +95,12 @@ class _Composer:
         self._refuse_loops(path, chain)
         data, lines = load_yaml(path)
         bases = _base_entries(data.pop("defaults", None), path, lines)
+        if not bases:
+            # `_override_` markers stay, for the file that includes this one after another.
+            return self._own(data, path, lines)
         composed = _Layered()
         for entry, line in bases:
-            base = self.compose(self._find(entry, path, line), [*chain, path])
-            _merge(composed, base)
+            _merge(composed, self.compose(self._find(entry, path, line), [*chain, path]))
         _merge(composed, self._own(data, path, lines))
         return composed
 
@@ -110,9 +116,9 @@ class _Composer:
             )
 
     def _own(self, data: dict[str, Any], path: Path, lines: Mapping[str, int]) -> _Layered:
-        layer = next(self.layers)
+        layer, shown = next(self.layers), os.path.normpath(path)
         history = {
-            key: [Origin("file", str(path), lines.get(key), json.dumps(value, ensure_ascii=False), layer)]
+            key: [Origin("file", shown, lines.get(key), json.dumps(value, ensure_ascii=False), layer)]
             for key, value in leaves(data)
         }
         return _Layered(data, history)
@@ -120,16 +126,14 @@ class _Composer:
     def _find(self, entry: str, including: Path, line: int | None) -> Path:
         beside = including.parent / entry
         for candidate in (beside, Path(f"{beside}.yaml"), Path(f"{beside}.yml")):
-            if candidate.is_file():
+            if is_file(candidate):
                 return candidate
         if entry in self.configs:
             return self.configs[entry]
-        parent = beside.parent
-        files = [p.name for p in sorted(parent.glob("*.y*ml"))] if parent.is_dir() else []
         raise NotFound(
             f"`defaults:` names {entry!r}, there is no such file or config",
             where=f"{including}:{line}" if line else str(including),
-            nearest=nearest(beside.name, [*files, *self.configs]),
+            nearest=nearest(beside.name, [*yaml_names(beside.parent), *self.configs]),
             next=f"bases are found relative to {including.parent}",
         )
 
@@ -157,11 +161,15 @@ def _merge(base: _Layered, child: _Layered) -> None:
         if isinstance(section, dict) and "_override_" in section:
             if section.pop("_override_"):
                 base.data.pop(name, None)
-            child.history.pop(f"{name}._override_", None)
+            marker = child.history.pop(f"{name}._override_")
             if not section:
-                # A section of nothing but the marker is an empty section, and so a leaf.
-                child.history[name] = []
+                # Nothing but the marker: an empty section, which is a leaf.
+                child.history[name] = marker
     _merge_maps(base, child, base.data, child.data, "")
+    present = {key for key, _ in leaves(child.data)}
+    for key in child.history.keys() - present:
+        # Set once and gone since: it may come back, and then all that set it are its history.
+        base.history.setdefault(key, []).extend(child.history[key])
 
 
 def _merge_maps(base: _Layered, child: _Layered, into: dict[str, Any], new: dict[str, Any], at: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from nemotron.config.keys import Path, all_keys, dotted, leaves, list_index, locate, value_at, with_value
-from nemotron.errors import NotFound, UsageError, nearest
+from nemotron.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from nemotron.config.interpolation import Resolved
@@ -22,7 +22,7 @@ class Origin:
 
     kind: `file`, `override` (the command line), `input` (`-i PORT=REF`) or `engine`.
     path, line: of a file.
-    text: what was written there: the value in a file, the whole argument elsewhere.
+    text: what was written there: the value in a file, `key=value` or `PORT=REF` on the command line.
     layer: grows with every later source; of two keys the one with the larger layer was set later.
     """
 
@@ -40,9 +40,8 @@ class Origin:
         if self.kind == "override":
             return "command line"
         if self.kind == "input":
-            port = self.text.removeprefix("-i ").partition("=")[0]
-            return f"-i {port}"
-        return f"engine {self.text}".strip()
+            return f"-i {self.text.partition('=')[0]}"
+        return "engine"
 
 
 @dataclass(frozen=True)
@@ -187,17 +186,12 @@ class Config:
                     valid=list_positions(len(node)),
                 )
             return index
-        what = f"the text {node!r}" if isinstance(node, str) else describe(node)
+        is_reference = isinstance(node, str) and "${" in node
         raise UsageError(
-            f"{key} does not lead anywhere: {at} is {what}, it has no keys", where=self.place(at)
+            f"{key} leads nowhere: {at} is {describe(node)}, which has no keys",
+            where=self.place(at),
+            next=f"set all of {at}, or the key it refers to" if is_reference else None,
         )
-
-    def require(self, key: str) -> Any:
-        """`get`, with the nearest keys in the error. Raises NotFound."""
-        try:
-            return self.get(key)
-        except KeyError as error:
-            raise NotFound(f"{key} is not a key of this config", nearest=self.nearest(key)) from error
 
 
 def split_key(key: str) -> list[str]:

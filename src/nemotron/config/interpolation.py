@@ -1,8 +1,8 @@
-"""Interpolations replaced by their values, by OmegaConf's grammar but none of its global state.
+"""Every interpolation of a config replaced by its value.
 
-OmegaConf keeps resolvers in a table of the process and reads `os.environ`; its parser and visitor
-need neither. So two configs resolve side by side with different environments, every problem is
-found in one pass, and a secret is not read at all.
+OmegaConf keeps resolvers in a table of the process and reads `os.environ`; its grammar needs
+neither. So two configs resolve side by side with different environments, every problem is found in
+one pass, and a secret is not read at all.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from nemotron.config.grammar import LITERAL_HINT, Wrong, decode, evaluate, plain, split_reference
 from nemotron.config.keys import Path, all_keys, dotted, list_index, value_at
 from nemotron.config.late import Late, Marks
 from nemotron.config.problems import one_error
@@ -24,15 +26,10 @@ if TYPE_CHECKING:
 
 MISSING = "???"
 # Each step of a chain takes a dozen frames, Python stops at a thousand.
-MAX_CHAIN = 40
-
-# The forms nearly every config keeps to. Reading them here saves the import of OmegaConf (90 ms)
-# where nothing else is used; whatever does not match goes to its grammar.
-_SIMPLE = re.compile(
-    r"\$\{(?:(?P<node>\.*[A-Za-z_]\w*(?:\.\w+)*)|oc\.env:(?P<variable>[A-Za-z_]\w*)(?P<default>,(?:/[\w./-]*)?)?)\}",
-    re.ASCII,
-)
-_LITERAL_HINT = "for text that is no interpolation write \\${"
+MAX_CHAIN = 25
+# References to references double with every line: 40 lines of `${a}${a}` are a terabyte.
+MAX_VALUES = 100_000
+MAX_TEXT = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -86,33 +83,8 @@ class _KeepWhole(Exception):
         self.late = late
 
 
-class _Wrong(Exception):
-    """What is wrong with the expression that is being evaluated."""
-
-    def __init__(
-        self,
-        what: str,
-        *,
-        nearest: tuple[str, ...] = (),
-        valid: tuple[str, ...] = (),
-        next: str | None = None,
-    ) -> None:
-        super().__init__(what)
-        self.what, self.nearest, self.valid, self.next = what, nearest, valid, next
-
-
-class _NoKey(_Wrong):
+class _NoKey(Wrong):
     """A reference to a key that does not exist."""
-
-
-@dataclass(frozen=True)
-class _Container:
-    """A section or list on its way through the grammar, which would print it into a text."""
-
-    value: Any
-
-    def __str__(self) -> str:
-        raise _Wrong("a section or a list cannot be part of a text", next="refer to one of its keys")
 
 
 def resolve_config(config: Config, environ: Mapping[str, str], keep: tuple[str, ...] = ()) -> Resolved:
@@ -129,10 +101,14 @@ class _Resolution:
     keep: tuple[str, ...]
     values: dict[Path, Any] = field(default_factory=dict)
     stack: list[Path] = field(default_factory=list)
+    chain: int = 0
     marks: Marks = field(default_factory=Marks)
     problems: list[UsageError] = field(default_factory=list)
     missing: dict[str, None] = field(default_factory=dict)
     late: list[LateValue] = field(default_factory=list)
+    sizes: dict[int, int] = field(default_factory=dict)
+    inserted: int = 0
+    written: int = 0
 
     def __post_init__(self) -> None:
         self.root = {**self.config.hidden, **self.config.data}
@@ -158,34 +134,44 @@ class _Resolution:
             self.values[path] = self._outcome(path)
         known = self.values[path]
         if isinstance(known, _Stop):
-            raise known
+            raise type(known)
         return known
 
     def _outcome(self, path: Path) -> Any:
         """The value at a path, or the `_Stop` that says why there is none."""
         if path in self.stack:
             circle = [dotted(p) for p in (*self.stack[self.stack.index(path) :], path)]
-            return self._note(path, _Wrong(f"refers to itself: {' -> '.join(circle)}"))
-        if len(self.stack) > MAX_CHAIN:
-            return self._note(
-                path, _Wrong(f"at the end of a chain of {MAX_CHAIN} references, which is too long")
-            )
+            return self._note(path, Wrong(f"refers to itself: {' -> '.join(circle)}"))
         raw = value_at(self.root, path)
         self.stack.append(path)
         try:
             if isinstance(raw, dict):
-                return {name: self._child((*path, name)) for name in raw}
+                return self._bounded({name: self._child((*path, name)) for name in raw})
             if isinstance(raw, list):
-                return [self._child((*path, index)) for index in range(len(raw))]
-            return self._text(raw, path) if isinstance(raw, str) else raw
-        except _Wrong as wrong:
+                return self._bounded([self._child((*path, index)) for index in range(len(raw))])
+            return self._bounded(self._text(raw, path)) if isinstance(raw, str) else raw
+        except Wrong as wrong:
             return self._note(path, wrong)
         except _Stop as stop:
             return stop
         finally:
             self.stack.pop()
 
-    def _note(self, path: Path, wrong: _Wrong) -> _Failed:
+    def _bounded(self, value: Any) -> Any:
+        if self._size(value) > MAX_VALUES:
+            raise Wrong(f"stands for more than {MAX_VALUES} values once its references are filled in")
+        return value
+
+    def _size(self, value: Any) -> int:
+        """How many values there are in a value; shared parts are counted each time, but looked at once."""
+        if not isinstance(value, dict | list):
+            return 1
+        if id(value) not in self.sizes:
+            inner = value.values() if isinstance(value, dict) else value
+            self.sizes[id(value)] = 1 + sum(map(self._size, inner))
+        return self.sizes[id(value)]
+
+    def _note(self, path: Path, wrong: Wrong) -> _Failed:
         key = dotted(path)
         known = self.config.history.get(key)
         where = known[-1].place if known else self.config.place(key)
@@ -202,65 +188,31 @@ class _Resolution:
 
     def _text(self, raw: str, path: Path) -> Any:
         if "\0" in raw:
-            raise _Wrong("the text holds a NUL byte")
-        value: Any = raw
-        if "${" in raw:
-            try:
-                value = self._evaluated(raw, path)
-            except _KeepWhole as whole:
-                value = self.marks.put(raw, whole.late)
+            raise Wrong("the text holds a NUL byte")
+        value = self._evaluated(raw, path) if "${" in raw else raw
         if value == MISSING:
             self.missing[dotted(path)] = None
             raise _Missing
         return value
 
     def _evaluated(self, raw: str, path: Path) -> Any:
-        """The value of a text with interpolations, which is no text where it is one interpolation."""
-        if "\\" in raw or "${" in _SIMPLE.sub("", raw):
-            return self._parsed(raw, path, "configValue", "DEFAULT_MODE")
-        pieces: list[Any] = []
-        end = 0
-        for match in _SIMPLE.finditer(raw):
-            if match.start() > end:
-                pieces.append(raw[end : match.start()])
-            pieces.append(self._simple(match, path))
-            end = match.end()
-        if end < len(raw):
-            pieces.append(raw[end:])
-        return _plain(pieces[0]) if len(pieces) == 1 else "".join(map(str, pieces))
-
-    def _simple(self, match: re.Match[str], path: Path) -> Any:
-        if match["node"]:
-            return _wrapped(self._reference(path, *_split(match["node"])))
-        default = match["default"]
-        args = (match["variable"],) if default is None else (match["variable"], default[1:])
-        return self._env(args, args)
-
-    def _parsed(self, text: str, path: Path, rule: str, mode: str) -> Any:
-        from omegaconf.errors import OmegaConfBaseException
-        from omegaconf.grammar_parser import parse
-        from omegaconf.grammar_visitor import GrammarVisitor
-
-        def reference(key: Any, memo: Any) -> Any:
-            # OmegaConf before 2.4 hands over the text, from 2.4 on its parts.
-            split = _split(key) if isinstance(key, str) else (key.relative_dots, list(key.parts))
-            return _wrapped(self._reference(path, *split))
-
-        def call(name: str, args: tuple[Any, ...], args_str: tuple[str, ...]) -> Any:
-            return _wrapped(self._call(name, args, args_str, path))
-
-        visitor: Any = GrammarVisitor(
-            node_interpolation_callback=reference, resolver_interpolation_callback=call, memo=set()
-        )
+        if self.chain == MAX_CHAIN:
+            raise Wrong(f"a chain of more than {MAX_CHAIN} references")
+        self.chain += 1
         try:
-            return _plain(visitor.visit(parse(text, parser_rule=rule, lexer_mode=mode)))
-        except (OmegaConfBaseException, TypeError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise _Wrong(
-                f"{_short(text)} is not a valid interpolation: {reason}", next=_LITERAL_HINT
-            ) from error
-        except RecursionError as error:
-            raise _Wrong(f"{_short(text)} is nested too deeply") from error
+            return evaluate(raw, partial(self._referred, path), partial(self._call, path))
+        except _KeepWhole as whole:
+            return self.marks.put(raw, whole.late)
+        finally:
+            self.chain -= 1
+
+    def _referred(self, path: Path, dots: int, parts: list[str]) -> Any:
+        value = self._reference(path, dots, parts)
+        if isinstance(value, str):
+            self.inserted += len(value)
+            if self.inserted > MAX_TEXT:
+                raise Wrong("references fill in more than 16 MB of text")
+        return value
 
     def _reference(self, path: Path, dots: int, parts: list[str]) -> Any:
         """The value of `${parts}` as written at `path`; each leading dot is one level up from there."""
@@ -294,63 +246,61 @@ class _Resolution:
 
     def _no_key(self, shown: str, full: str) -> _NoKey:
         close = nearest(full, all_keys(self.root))
-        return _NoKey(f"${{{shown}}} refers to a key that does not exist", nearest=close, next=_LITERAL_HINT)
+        return _NoKey(f"${{{shown}}} refers to a key that does not exist", nearest=close, next=LITERAL_HINT)
 
-    def _call(self, name: str, args: tuple[Any, ...], args_str: tuple[str, ...], path: Path) -> Any:
+    def _call(self, path: Path, name: str, args: tuple[Any, ...], args_str: tuple[str, ...]) -> Any:
         if name == "oc.env":
             return self._env(args, args_str)
-        plain = tuple(map(_plain, args))
+        values = tuple(map(plain, args))
         if name in self.keep:
-            return self._kept(name, None, name, plain, args_str)
+            return self._kept(name, None, name, values, args_str)
         if name not in NAMES:
             valid = tuple(sorted({*NAMES, *self.keep}))
-            raise _Wrong(
-                f"there is no resolver {name!r}",
-                nearest=nearest(name, valid),
-                valid=valid,
-                next=_LITERAL_HINT,
-            )
-        late = self.marks.within(plain[:1] if name == "oc.select" else plain)
+            close = nearest(name, valid)
+            raise Wrong(f"there is no resolver {name!r}", nearest=close, valid=valid, next=LITERAL_HINT)
+        late = self.marks.within(values[:1] if name == "oc.select" else values)
         if late:
             raise _KeepWhole(late)
         if name in ARITHMETIC:
             try:
-                return calculate(name, plain)
+                return calculate(name, values)
             except ValueError as error:
-                raise _Wrong(str(error)) from error
-        return self._select(plain, path) if name == "oc.select" else self._decode(plain, path)
+                raise Wrong(str(error)) from error
+        return self._select(path, values) if name == "oc.select" else self._decode(path, values)
 
-    def _select(self, args: tuple[Any, ...], path: Path) -> Any:
+    def _select(self, path: Path, args: tuple[Any, ...]) -> Any:
         if len(args) not in (1, 2) or not isinstance(args[0], str):
-            raise _Wrong("oc.select takes a key, and a default if you like")
+            raise Wrong("oc.select takes a key, and a default if you like")
         try:
-            return self._reference(path, *_split(args[0]))
+            return self._reference(path, *split_reference(args[0]))
         except (_NoKey, _Missing):
             return args[1] if len(args) == 2 else None
 
-    def _decode(self, args: tuple[Any, ...], path: Path) -> Any:
+    def _decode(self, path: Path, args: tuple[Any, ...]) -> Any:
         if len(args) != 1 or not isinstance(args[0], str | None):
-            raise _Wrong("oc.decode takes one text")
-        return None if args[0] is None else self._parsed(args[0], path, "singleElement", "VALUE_MODE")
+            raise Wrong("oc.decode takes one text")
+        if args[0] is None:
+            return None
+        return decode(args[0], partial(self._referred, path), partial(self._call, path))
 
     def _env(self, args: tuple[Any, ...], args_str: tuple[str, ...]) -> Any:
         if len(args) not in (1, 2) or not isinstance(args[0], str) or not args[0]:
-            raise _Wrong("oc.env takes the name of a variable, and a default if you like")
+            raise Wrong("oc.env takes the name of a variable, and a default if you like")
         variable = args[0]
         late = self.marks.within(variable)
         if late:
             raise _KeepWhole(late)
         if is_secret(variable) or "oc.env" in self.keep:
             reason = "secret" if is_secret(variable) else "oc.env"
-            return self._kept("oc.env", variable, reason, tuple(map(_plain, args)), args_str)
+            return self._kept("oc.env", variable, reason, tuple(map(plain, args)), args_str)
         if variable in self.environ:
             value = self.environ[variable]
             if "\0" in value:
-                raise _Wrong(f"the environment variable {variable} holds a NUL byte")
+                raise Wrong(f"the environment variable {variable} holds a NUL byte")
             return value
         if len(args) == 2:
             return None if args[1] is None else str(args[1])
-        raise _Wrong(
+        raise Wrong(
             f"the environment variable {variable} is not set and has no default",
             next=f"export {variable}=... or write ${{oc.env:{variable},DEFAULT}}",
         )
@@ -359,64 +309,53 @@ class _Resolution:
         self, name: str, variable: str | None, reason: str, args: tuple[Any, ...], args_str: tuple[str, ...]
     ) -> str:
         """A mark for an expression that stays; what it refers to inside the config is filled in."""
-        source = f"${{{name}:{','.join(args_str)}}}"
-        late = (Late(variable, reason, source), *self.marks.within(args))
-        filled = [
-            text if "${" not in text else self._argument(arg, late) for arg, text in zip(args, args_str)
-        ]
-        text = f"${{{name}:{','.join(filled)}}}"
-        return self.marks.put(text, (Late(variable, reason, text), *late[1:]))
-
-    def _argument(self, value: Any, late: tuple[Late, ...]) -> str:
-        """A value as an argument of an expression. Raises _KeepWhole where that is not simple."""
-        if value is None or isinstance(value, bool):
-            return {None: "null", True: "true", False: "false"}[value]
-        if isinstance(value, int | float):
-            return repr(value)
-        if not isinstance(value, str) or re.search(r"['\\\0]|\$\{", value):
-            raise _KeepWhole(late)
-        return f"'{value}'"
+        inner = self.marks.within(args)
+        whole = (Late(variable, reason, _expression(name, args_str)), *inner)
+        filled = list(args_str)
+        for position, text in enumerate(args_str):
+            if "${" in text:
+                literal = _as_argument(args[position])
+                if literal is None:
+                    raise _KeepWhole(whole)
+                filled[position] = literal
+        text = _expression(name, filled)
+        return self.marks.put(text, (Late(variable, reason, text), *inner))
 
     def _written(self, value: Any, path: Path) -> Any:
         """A value as `Resolved.data` holds it; notes its late expressions and numbers JSON has not."""
+        self.written += 1
+        if self.written > MAX_VALUES:
+            raise UsageError(
+                f"the config has more than {MAX_VALUES} values once its references are filled in"
+            )
         if isinstance(value, dict):
             return {name: self._written(inner, (*path, name)) for name, inner in value.items()}
         if isinstance(value, list):
             return [self._written(inner, (*path, index)) for index, inner in enumerate(value)]
         if isinstance(value, float) and not math.isfinite(value):
             self._note(
-                path, _Wrong(f"{value} is not a number that JSON can hold", next="write a finite number")
+                path, Wrong(f"{value} is not a number that JSON can hold", next="write a finite number")
             )
         if not isinstance(value, str):
             return value
         key = dotted(path)
-        self.late += [LateValue(key, o.variable, o.reason, o.expression) for o in self.marks.within(value)]
+        for late in dict.fromkeys(self.marks.within(value)):
+            self.late.append(LateValue(key, late.variable, late.reason, late.expression))
         return self.marks.written(value)
 
 
-def _wrapped(value: Any) -> Any:
-    return _Container(value) if isinstance(value, dict | list) else value
+def _expression(name: str, args: tuple[str, ...] | list[str]) -> str:
+    return f"${{{name}:{','.join(args)}}}"
 
 
-def _plain(value: Any) -> Any:
-    """A value that came out of the grammar, in plain types."""
-    if isinstance(value, _Container):
-        return value.value
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        wrong = [key for key in value if not isinstance(key, str)]
-        if wrong:
-            raise _Wrong(f"a key must be text, {wrong[0]!r} is none", next="put it in quotes")
-        return {key: _plain(item) for key, item in value.items()}
-    return str(value) if isinstance(value, str) else value
-
-
-def _split(key: str) -> tuple[int, list[str]]:
-    """A reference as its leading dots and its parts; `a[0].b` is `a.0.b`."""
-    names = key.lstrip(".")
-    parts = names.replace("[", ".").replace("]", "").split(".")
-    return len(key) - len(names), [part for part in parts if part]
+def _as_argument(value: Any) -> str | None:
+    """A value as an argument is written, None where that is not simple."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return repr(value)
+    simple = isinstance(value, str) and not re.search(r"['\\\0]|\$\{", value)
+    return f"'{value}'" if simple else None
 
 
 def _step(node: Any, part: str) -> str | int | None:
@@ -424,7 +363,3 @@ def _step(node: Any, part: str) -> str | int | None:
     if isinstance(node, list):
         return list_index(node, part)
     return part if isinstance(node, dict) and part in node else None
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -40,6 +40,10 @@ def parse_override(text: str) -> Override:
     ------
     UsageError: no `=`, no key, a malformed key, `~key` or `++key`.
     """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{text!r} is not UTF-8 text", where="command line") from error
     if text.startswith("~"):
         raise UsageError(
             f"{text}: deleting a key is not supported",
@@ -112,7 +116,7 @@ def apply_override(config: Config, override: Override) -> Config:
     return config
 
 
-def _assignments(config: Config, key: str, old: Any, new: Any, raw: str) -> list[tuple[str, Any]]:
+def _assignments(config: Config, key: str, old: Any, new: Any, raw: str | None) -> list[tuple[str, Any]]:
     """What one override sets: one key, or for a map the keys inside, which merge into the section."""
     if not (isinstance(old, dict) and isinstance(new, dict) and old):
         return [(key, _fitted(config, key, old, new, raw))]
@@ -127,19 +131,20 @@ def _assignments(config: Config, key: str, old: Any, new: Any, raw: str) -> list
         inner = f"{key}.{name}"
         if name not in old:
             raise _unknown_key(config, inner, json.dumps(value, ensure_ascii=False))
-        found += _assignments(config, inner, old[name], value, str(value))
+        found += _assignments(config, inner, old[name], value, None)
     return found
 
 
-def _fitted(config: Config, key: str, old: Any, new: Any, raw: str) -> Any:
+def _fitted(config: Config, key: str, old: Any, new: Any, raw: str | None) -> Any:
     """`new` as the value of a key that holds `old`. Raises UsageError when the types differ.
 
     Anything may replace null, `???` and an interpolation; null and interpolations may replace
-    anything. A number typed for a text key is the text typed; `1e3` is an int where one is needed.
+    anything. A number typed for a text key is the text typed, `raw`, unless it stands inside a map;
+    `1e3` is an int where one is needed.
     """
     if old is None or new is None or _is_open(old) or (isinstance(new, str) and "${" in new):
         return new
-    if isinstance(old, str) and isinstance(new, bool | int | float):
+    if raw is not None and isinstance(old, str) and isinstance(new, bool | int | float):
         return raw
     if isinstance(old, bool) or isinstance(new, bool):
         fits = isinstance(old, bool) and isinstance(new, bool)

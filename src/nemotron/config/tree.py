@@ -15,7 +15,7 @@ from nemotron.config.scalars import fraction, plain_scalar, whole_number
 from nemotron.errors import NotFound, UsageError, nearest
 
 MAX_BYTES = 8 * 1024 * 1024
-MAX_DEPTH = 100
+MAX_DEPTH = 50
 # The largest training config seen has 2,000 values; aliases of aliases reach millions at once.
 MAX_VALUES = 100_000
 
@@ -93,7 +93,9 @@ def _read_text(path: Path) -> str:
             raw = stream.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise NotFound(
-            "there is no such config file", where=str(path), nearest=_similar_files(path)
+            "there is no such config file",
+            where=str(path),
+            nearest=nearest(path.name, yaml_names(path.parent)),
         ) from error
     except (OSError, ValueError) as error:
         # ValueError: a name with a NUL byte in it.
@@ -110,12 +112,20 @@ def _read_text(path: Path) -> str:
         raise UsageError("the config file is not UTF-8 text", where=f"{path}:{line}") from error
 
 
-def _similar_files(path: Path) -> tuple[str, ...]:
+def is_file(path: Path) -> bool:
+    """Whether there is a file; false as well for names the system cannot even look up."""
     try:
-        names = sorted(p.name for p in path.parent.iterdir() if p.suffix in (".yaml", ".yml"))
+        return path.is_file()
     except OSError:
+        return False
+
+
+def yaml_names(directory: Path) -> tuple[str, ...]:
+    """The names of the YAML files in a directory; none where it cannot be listed."""
+    try:
+        return tuple(sorted(entry.name for entry in directory.iterdir() if entry.suffix in (".yaml", ".yml")))
+    except (OSError, ValueError):
         return ()
-    return nearest(path.name, names)
 
 
 class _Builder:
@@ -124,6 +134,7 @@ class _Builder:
     def __init__(self, text: str) -> None:
         self.text = text
         self.anchors: dict[str, _Node] = {}
+        self.nodes = 0
         self.values = 0
         self.lines: dict[str, int] = {}
         self.flow_end = 0
@@ -154,7 +165,7 @@ class _Builder:
                 if isinstance(event, yaml.DocumentStartEvent):
                     if root is not None:
                         raise _BadYaml("a config is one YAML document, this has several", _line(event))
-                    first = next(events)
+                    first: Any = next(events)
                     self.flow_end = first.end_mark.index
                     root = self._node(first, events, 0)
             return root
@@ -163,6 +174,9 @@ class _Builder:
 
     def _node(self, event: Any, events: Iterator[Any], depth: int) -> _Node:
         line = _line(event)
+        self.nodes += 1
+        if self.nodes > MAX_VALUES:
+            raise _BadYaml(f"more than {MAX_VALUES} keys and values", line, "keep data out of configs")
         if depth > MAX_DEPTH:
             raise _BadYaml(f"nested deeper than {MAX_DEPTH} levels", line)
         kind = type(event).__name__

@@ -160,12 +160,12 @@ def _adapter_config(path: Path, report: Report) -> dict[str, Any]:
     if rank is None or rank < 1:
         report.add(Problem("checkpoint.rank", "r is missing or below 1"), file=ADAPTER_CONFIG)
     modules = config.get("target_modules")
+    if isinstance(modules, list):  # saved from a set: in another order every time
+        modules = sorted(module for module in modules if isinstance(module, str))
     return {
         "base": base,
         "peft_type": expect(config.get("peft_type"), str, "peft_type", report, ADAPTER_CONFIG),
         "rank": rank,
         "alpha": config.get("lora_alpha"),
-        "target_modules": [m for m in modules if isinstance(m, str)]
-        if isinstance(modules, list)
-        else modules,
+        "target_modules": modules,
     }

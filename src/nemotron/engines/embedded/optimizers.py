@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,12 @@ from nemotron.engines.embedded.reading import lookup
 from nemotron.errors import UsageError
 
 OPTIMIZERS = {name: getattr(torch.optim, name) for name in ("AdamW", "Adam", "SGD", "Adafactor")}
+# Share of the way from the lowest rate to the highest that is left after a share of the decay.
+DECAY_STYLES = {
+    "constant": lambda done: 1.0,
+    "linear": lambda done: 1.0 - done,
+    "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
+}
 SCHEDULERS = {
     name: getattr(torch.optim.lr_scheduler, name)
     for name in ("LinearLR", "ConstantLR", "CosineAnnealingLR", "ExponentialLR", "PolynomialLR", "StepLR")
@@ -44,7 +51,10 @@ def build_scheduler(
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """`policy.scheduler`: one schedule, a list of schedules with `milestones`, or none (constant)."""
     if lookup(config, "policy.megatron_cfg.enabled", False):
-        return _megatron_schedule(lookup(config, "policy.megatron_cfg.scheduler", {}), optimizer, steps)
+        highest = float(optimizer.param_groups[0]["lr"])
+        lowest = float(lookup(config, "policy.megatron_cfg.optimizer.min_lr", 0.0))
+        schedule = lookup(config, "policy.megatron_cfg.scheduler", {})
+        return _megatron_schedule(schedule, optimizer, steps, (highest, lowest))
     section = lookup(config, "policy.scheduler")
     if section is None:
         return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
@@ -87,26 +97,29 @@ def _megatron_adam(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _megatron_schedule(
-    section: Mapping[str, Any], optimizer: torch.optim.Optimizer, steps: int
+    section: Mapping[str, Any], optimizer: torch.optim.Optimizer, steps: int, rates: tuple[float, float]
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """Linear warm-up, then Megatron's decay style: constant, linear or cosine."""
+    """Megatron's schedule: from `lr_warmup_init` linearly to the rate, then its decay style down to `min_lr`.
+
+    rates: the highest and the lowest learning rate.
+    """
+    highest, lowest = rates
     warmup = int(section.get("lr_warmup_iters") or 0)
+    first = float(section.get("lr_warmup_init") or 0.0)
     style = str(section.get("lr_decay_style", "constant"))
     decay_steps = int(section.get("lr_decay_iters") or steps)
-    if style not in ("constant", "linear", "cosine"):
+    if style not in DECAY_STYLES:
         raise UsageError(
             f"{style!r} is no decay style here",
             where="policy.megatron_cfg.scheduler.lr_decay_style",
-            valid=("constant", "linear", "cosine"),
+            valid=tuple(DECAY_STYLES),
         )
 
     def factor(step: int) -> float:
         if step < warmup:
-            return (step + 1) / warmup
+            return (first + (highest - first) * step / warmup) / highest
         done = min(1.0, (step - warmup) / max(1, decay_steps - warmup))
-        if style == "linear":
-            return 1.0 - done
-        return 0.5 * (1.0 + float(torch.cos(torch.tensor(torch.pi * done)))) if style == "cosine" else 1.0
+        return (lowest + (highest - lowest) * DECAY_STYLES[style](done)) / highest
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nemotron.artifacts.atomic import write_json
+from nemotron.artifacts.atomic import write_json, write_text
 from nemotron.engines.embedded import rows
 from nemotron.engines.embedded.metrics import read_metrics
 from nemotron.engines.embedded.reading import data_path, lookup
@@ -31,6 +31,7 @@ def write_summary(run: Run, algorithm: str, comparison: dict[str, Any] | None) -
     if curve:
         picture = "curve.png"
         draw(run.directory / picture, metric, curve, _second_curve(history))
+        write_text(run.directory / "curve.txt", terminal_curve(metric, curve))
     write_json(
         run.directory / "summary.json",
         {
@@ -113,6 +114,23 @@ def draw(path: Path, metric: str, curve: Sequence[tuple[int, float]], second: di
     temporary = path.with_suffix(".png.tmp")
     figure.savefig(temporary, format="png")
     temporary.replace(path)
+
+
+def terminal_curve(metric: str, curve: Sequence[tuple[int, float]]) -> str:
+    """The curve as text, 66 columns wide."""
+    import uniplot
+
+    text = uniplot.plot_to_string(
+        xs=[s for s, _ in curve],
+        ys=[v for _, v in curve],
+        lines=True,
+        width=56,
+        height=10,
+        title=f"{metric} by step",
+        character_set="braille",
+    )
+    lines = text if isinstance(text, list) else str(text).splitlines()
+    return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
 def _second_curve(history: Sequence[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:

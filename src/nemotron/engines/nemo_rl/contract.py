@@ -91,9 +91,11 @@ class Contract:
     def _check_section(self, section: str, data: Mapping[str, Any], prefix: str) -> Iterator[Finding]:
         specs: Mapping[str, Any] = self.spec["sections"][section]
         for key, spec in specs.items():
-            if key not in data or data[key] == "???":
+            if key not in data:
                 if spec.get("required"):
-                    yield self._missing(prefix + key, spec["type"], spec["source"], present=key in data)
+                    yield self._missing(prefix + key, spec["type"], spec["source"], present=False)
+            elif data[key] == "???":
+                yield self._missing(prefix + key, spec["type"], spec["source"], present=True)
             else:
                 yield from self._check_value(prefix + key, data[key], spec)
         for key in data:
@@ -182,12 +184,13 @@ class Contract:
         )
 
     def _unknown(self, prefix: str, key: str, specs: Mapping[str, Any]) -> Finding:
-        slip = next((known for known in specs if looks_like_slip(key, known)), None)
-        close = [slip] if slip else nearest(key, specs)
+        declared = [known for known, spec in specs.items() if not spec.get("undeclared")]
+        slip = next((known for known in declared if looks_like_slip(key, known)), None)
+        close = (slip,) if slip else nearest(key, declared)
         return Finding(
             "nemo_rl.unknown_key",
             "error" if slip else "warning",
-            f"{prefix}{key} is no key of NeMo-RL {self.version}: it is ignored",
+            f"NeMo-RL {self.version} declares no {prefix}{key}: it would be ignored",
             where=prefix + key,
             valid=", ".join(prefix + c for c in close) or None,
             fix=f"rename it to {prefix}{slip}" if slip else None,
@@ -235,12 +238,15 @@ def contract_for_image(image: str) -> tuple[Contract, tuple[Finding, ...]]:
 def looks_like_slip(word: str, known: str) -> bool:
     """Whether `word` is `known` mistyped: at most two single-letter edits or swaps, one in a short word.
 
-    A ratio is no measure here: `val_temperature` is a key of a later release, not a slip for `temperature`.
+    A ratio is no measure here: `val_temperature` is a key of a later release, not a slip for
+    `temperature`, and `tp_size` is none for `dp_size`.
     """
     if word == known or abs(len(word) - len(known)) > 2 or min(len(word), len(known)) < 4:
         return False
     if word.casefold().replace("-", "_") == known.casefold():
         return True
+    if word[0] != known[0]:
+        return False
     return _edits(word, known) <= (2 if min(len(word), len(known)) >= 8 else 1)
 
 

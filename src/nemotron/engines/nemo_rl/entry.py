@@ -36,6 +36,7 @@ ENTRY_POINTS: Mapping[str, EntryPoint] = {
 }
 
 _SECTIONS = ("sft", "rm", "dpo", "grpo")
+_OTHER_ENGINES = ("embedded",)
 
 
 def entry_point_of(data: Mapping[str, Any]) -> str:
@@ -58,18 +59,18 @@ def entry_point_of(data: Mapping[str, Any]) -> str:
 
 
 def trainer_config(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The config as NeMo-RL gets it: a validation set that nothing was bound to is none.
+    """The config as NeMo-RL gets it.
 
-    The shipped configs keep the table, so that its key can be bound; NeMo-RL would try to read a
-    `data_path` of null.
+    A validation set that nothing was bound to is none: the shipped configs keep the table, so that its
+    key can be bound, and NeMo-RL would try to read a `data_path` of null. Sections of another engine
+    are left out.
     """
-    section = data.get("data")
-    if not isinstance(section, Mapping):
-        return dict(data)
-    validation = section.get("validation")
-    if isinstance(validation, Mapping) and unbound(validation):
-        return {**data, "data": {**section, "validation": None}}
-    return dict(data)
+    ours = {name: value for name, value in data.items() if name not in _OTHER_ENGINES}
+    section = ours.get("data")
+    validation = section.get("validation") if isinstance(section, Mapping) else None
+    if isinstance(section, Mapping) and isinstance(validation, Mapping) and unbound(validation):
+        ours["data"] = {**section, "validation": None}
+    return ours
 
 
 def why_not_here() -> str | None:

@@ -11,16 +11,17 @@ from typing import Any
 
 from nemotron.engines.nemo_rl.rules import (
     batch,
+    checkpoints,
     data,
     environment,
     generation,
     genrm,
     gym,
+    loop,
     parallelism,
-    resume,
     validation,
 )
-from nemotron.engines.nemo_rl.rules.rule import EVERY, Problem, Rule
+from nemotron.engines.nemo_rl.rules.rule import EVERY, Rule
 from nemotron.engines.nemo_rl.rules.view import View
 from nemotron.errors import UsageError, nearest
 from nemotron.findings import Finding
@@ -28,32 +29,14 @@ from nemotron.findings import Finding
 __all__ = ["RULES", "check"]
 
 
-def reward_model_section(view: View) -> tuple[Problem, ...]:
-    """Reward model training asserts its section before anything else."""
-    key = "policy.reward_model_cfg"
-    if not view.on(f"{key}.enabled"):
-        return (Problem(f"{key}.enabled", "reward model training needs it", "true", f"{key}.enabled=true"),)
-    kind = view.text(f"{key}.reward_model_type")
-    if kind is None or kind == "bradley_terry":
-        return ()
-    return (
-        Problem(
-            f"{key}.reward_model_type",
-            f"NeMo-RL trains no reward model of type {kind}",
-            "bradley_terry",
-            f"{key}.reward_model_type=bradley_terry",
-        ),
-    )
-
-
 RULES: tuple[Rule, ...] = (
-    Rule("nemo_rl.reward_model_section", ("rm",), reward_model_section),
+    *loop.RULES,
     *parallelism.RULES,
     *batch.RULES,
     *generation.RULES,
     *data.RULES,
     *validation.RULES,
-    *resume.RULES,
+    *checkpoints.RULES,
     *gym.RULES,
     *genrm.RULES,
     *environment.RULES,

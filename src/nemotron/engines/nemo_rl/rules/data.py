@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from nemotron.engines.nemo_rl.rules.rule import EVERY, GYM, Problem, Rule
 from nemotron.engines.nemo_rl.rules.view import View
@@ -98,7 +99,7 @@ def environment_name(view: View) -> Iterator[Problem]:
     environments = view.table("env")
     for split in ("train", "validation"):
         for key, table in view.data_sets(split):
-            name = table.get("env_name")
+            name = _text(table, "env_name")
             if name not in environments:
                 yield Problem(
                     f"{key}.env_name",
@@ -115,8 +116,9 @@ def environment_name(view: View) -> Iterator[Problem]:
 def split_validation(view: View) -> Iterator[Problem]:
     """A validation share is cut off by some classes; the others warn and ignore it."""
     for key, table in view.data_sets("train"):
-        name, share = table.get("dataset_name"), table.get("split_validation_size")
-        if share and name and name not in _SPLITTING and "." not in str(name):
+        name, share = _text(table, "dataset_name"), table.get("split_validation_size")
+        # A dotted name is a class of the user's own.
+        if share and name and name not in _SPLITTING and "." not in name:
             yield Problem(
                 f"{key}.split_validation_size",
                 f"{name} ignores split_validation_size={share}: there would be no validation set",
@@ -162,6 +164,11 @@ def steps(view: View) -> Iterator[Problem]:
             f"checkpointing.save_period={max(1, made // 4)}",
             severity="warning",
         )
+
+
+def _text(table: Mapping[str, Any], key: str) -> str | None:
+    value = table.get(key)
+    return value if isinstance(value, str) else None
 
 
 def _place(view: View, key: str, name: str = "processor") -> str:

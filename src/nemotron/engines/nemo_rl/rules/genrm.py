@@ -105,9 +105,10 @@ def judge_kind(view: View) -> Iterator[Problem]:
     if "vllm_model" in kinds and "genrm_model" in kinds:
         yield Problem(
             f"{key}.vllm_model",
-            f"{judge} is served by its genrm_model implementation: what is set under vllm_model has no effect",
+            f"{judge} is served by its genrm_model implementation: "
+            "what is set under vllm_model has no effect",
             f"{key}.genrm_model",
-            f"{key}.genrm_model.model={view.get(f'{key}.vllm_model.model') or '...'}",
+            f"move it from {key}.vllm_model to {key}.genrm_model",
         )
     elif judge == "policy_model" or (kinds and "genrm_model" not in kinds):
         found = "policy_model" if judge == "policy_model" else ", ".join(sorted(kinds))
@@ -137,10 +138,11 @@ def judge_model(view: View) -> Iterator[Problem]:
 
 
 def judge_gpus(view: View) -> Iterator[Problem]:
-    """The judge has nodes of its own, and they hold its engines."""
-    if not uses_genrm(view):
+    """The judge has nodes of its own, and they hold its engines; one with a `base_url` runs elsewhere."""
+    server = f"{GYM_SECTION}.{_judge(view)}.responses_api_models.genrm_model"
+    if not uses_genrm(view) or view.get(f"{server}.base_url"):
         return
-    serve = f"{GYM_SECTION}.{_judge(view)}.responses_api_models.genrm_model.vllm_serve_kwargs"
+    serve = f"{server}.vllm_serve_kwargs"
     sizes = {name: view.positive(f"{serve}.{name}") or shipped for name, shipped in _SHIPPED_PARALLEL.items()}
     needed = 1
     for size in sizes.values():

@@ -154,18 +154,14 @@ def packed_logprobs(view: View) -> Iterator[Problem]:
 
 
 def saved_format(view: View) -> Iterator[Problem]:
-    """The safetensors writer belongs to the second DTensor worker; the first raises at the first save."""
-    key = "checkpointing.model_save_format"
-    if (
-        view.text(key) == "safetensors"
-        and view.backend == "dtensor"
-        and not view.on("policy.dtensor_cfg._v2")
-    ):
+    """The safetensors writer belongs to DTensor's second worker; any other raises at the first save."""
+    key, switch = "checkpointing.model_save_format", "policy.dtensor_cfg._v2"
+    if view.text(key) == "safetensors" and not view.on(switch):
         yield Problem(
             key,
-            "safetensors checkpoints need policy.dtensor_cfg._v2",
-            "policy.dtensor_cfg._v2=true, or null",
-            "+policy.dtensor_cfg._v2=true",
+            f"safetensors checkpoints need {switch}",
+            f"null, or {switch}=true",
+            f"{'' if view.has(switch) else '+'}{switch}=true" if view.backend == "dtensor" else f"{key}=null",
         )
 
 

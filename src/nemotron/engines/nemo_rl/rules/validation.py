@@ -1,11 +1,11 @@
-"""Validation, the metric checkpoints are ranked by, and the loop settings that go together."""
+"""Validation, and the metric that checkpoints are ranked by."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from nemotron.engines.nemo_rl.rules.rule import EVERY, GRPO, GYM, Problem, Rule
+from nemotron.engines.nemo_rl.rules.rule import EVERY, GYM, Problem, Rule
 from nemotron.engines.nemo_rl.rules.view import View
 from nemotron.errors import nearest
 
@@ -129,54 +129,6 @@ def saved_with_metric(view: View) -> Iterator[Problem]:
         )
 
 
-def batch_multiplier(view: View) -> Iterator[Problem]:
-    """More prompts than a step trains are drawn for dynamic sampling only."""
-    factor = view.number("grpo.batch_multiplier")
-    if factor is not None and factor != 1 and not view.on("grpo.use_dynamic_sampling"):
-        yield Problem(
-            "grpo.batch_multiplier",
-            f"batch_multiplier is {factor:g} without dynamic sampling",
-            "1",
-            "grpo.batch_multiplier=1",
-        )
-
-
-def early_stop(view: View) -> Iterator[Problem]:
-    """An early stop has a threshold, and pass@k more than one answer."""
-    metric = view.text("grpo.stop_at_validation_metric")
-    if metric and view.number("grpo.stop_at_validation_threshold") is None:
-        yield Problem(
-            "grpo.stop_at_validation_threshold",
-            f"training stops at {metric}, and no threshold says when",
-            "a number",
-            "+grpo.stop_at_validation_threshold=...",
-        )
-    answers = view.whole("grpo.val_num_generations_per_prompt") or 1
-    ranked = (view.text(_METRIC) or "").endswith(":pass_k")
-    if (metric == "pass_k" or ranked) and answers < 2:
-        yield Problem(
-            "grpo.val_num_generations_per_prompt",
-            f"pass_k needs several validation answers a prompt, not {answers}",
-            "at least 2",
-            "+grpo.val_num_generations_per_prompt=4",
-        )
-
-
-def reference_policy(view: View) -> Iterator[Problem]:
-    """Without reference log probabilities there is nothing to hold the policy to."""
-    key, penalty = (
-        "grpo.skip_reference_policy_logprobs_calculation",
-        view.number("loss_fn.reference_policy_kl_penalty"),
-    )
-    if view.on(key) and penalty:
-        yield Problem(
-            key,
-            f"reference log probabilities are skipped, and the KL penalty is {penalty:g}",
-            "false, or a penalty of 0",
-            f"{key}=false",
-        )
-
-
 def _cut_off(view: View) -> bool:
     return any(table.get("split_validation_size") for _, table in view.data_sets("train"))
 
@@ -214,7 +166,4 @@ RULES = (
     Rule("nemo_rl.gym_validates_all", GYM, gym_validates_all),
     Rule("nemo_rl.metric_name", EVERY, metric_name),
     Rule("nemo_rl.saved_with_metric", EVERY, saved_with_metric),
-    Rule("nemo_rl.batch_multiplier", GRPO, batch_multiplier),
-    Rule("nemo_rl.early_stop", GRPO, early_stop),
-    Rule("nemo_rl.reference_policy", GRPO, reference_policy),
 )

@@ -1,4 +1,4 @@
-"""What a run finds in its checkpoint directory: NeMo-RL resumes from the highest step, without asking."""
+"""Checkpoints on disk: the one a run starts from, and those it would resume from without asking."""
 
 from __future__ import annotations
 
@@ -59,6 +59,34 @@ def resumes(view: View) -> Iterator[Problem]:
             )
 
 
+def starts_from(view: View) -> Iterator[Problem]:
+    """NeMo-RL reads the policy in the Hugging Face format, whichever backend trains it.
+
+    A later release can start from a Megatron checkpoint, which then has a key of its own.
+    """
+    name = view.text("policy.model_name")
+    if not name or view.has("policy.pretrained_checkpoint") or not _is_megatron(Path(name)):
+        return
+    yield Problem(
+        "policy.model_name",
+        f"{name} is a Megatron checkpoint, NeMo-RL reads a Hugging Face model here",
+        "a directory with config.json",
+        f"nemotron steps run convert/megatron_to_hf -i model={name}",
+    )
+
+
+def _is_megatron(directory: Path) -> bool:
+    try:
+        names = {p.name for p in directory.iterdir()}
+    except OSError:
+        return False
+    marks = any(n.startswith("iter_") for n in names) or names & {
+        "latest_checkpointed_iteration.txt",
+        "metadata.json",
+    }
+    return bool(marks) and "config.json" not in names
+
+
 def _highest_step(directory: Path) -> int | None:
     """The highest complete step of a checkpoint directory that this machine can see."""
     try:
@@ -87,4 +115,7 @@ def _comparable(view: View, name: str) -> object:
     return [(table.get("dataset_name"), table.get("data_path")) for _, table in view.data_sets("train")]
 
 
-RULES = (Rule("nemo_rl.resumes", EVERY, resumes),)
+RULES = (
+    Rule("nemo_rl.policy_format", EVERY, starts_from),
+    Rule("nemo_rl.resumes", EVERY, resumes),
+)

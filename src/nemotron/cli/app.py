@@ -1,0 +1,93 @@
+"""`nemotron`: parses, calls the library, prints. Only the noun that is asked for is imported."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+
+import typer
+from typer import _click as click
+
+from nemotron.errors import NemotronError, UsageError
+
+NOUNS = {"steps": "List, show, check and run steps.", "runs": "List and show runs and their logs."}
+EXIT_INTERRUPTED = 130
+EXIT_PIPE_CLOSED = 141
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The console entry point; exits with the codes that docs/cli.md lists."""
+    words = sys.argv[1:] if argv is None else argv
+    words, arguments = split_arguments(words)
+    sys.exit(run(words, arguments))
+
+
+def split_arguments(words: list[str]) -> tuple[list[str], tuple[str, ...] | None]:
+    """What is for us, and what follows the first `--` (None without one) and is for the trainer.
+
+    Split before parsing: click drops the `--` and cannot tell the two apart afterwards.
+    """
+    if "--" not in words:
+        return words, None
+    at = words.index("--")
+    return words[:at], tuple(words[at + 1 :])
+
+
+def run(words: list[str], arguments: tuple[str, ...] | None) -> int:
+    """Run one command; returns its exit code."""
+    as_json = "--json" in words
+    try:
+        command = typer.main.get_command(build_app(words[0] if words else ""))
+        result = command.main(args=words, prog_name="nemotron", standalone_mode=False, obj=arguments)
+        return result if isinstance(result, int) else 0
+    except NemotronError as problem:
+        return _report(problem, as_json)
+    except click.exceptions.Exit as exit_:
+        return int(exit_.exit_code)
+    except click.exceptions.NoArgsIsHelpError as problem:
+        print(problem.format_message())
+        return 2
+    except click.exceptions.ClickException as problem:
+        context = getattr(problem, "ctx", None)
+        next_ = f"{context.command_path} --help" if context else "nemotron --help"
+        return _report(UsageError(problem.format_message().rstrip("."), next=next_), as_json)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`); python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE_CLOSED
+
+
+def build_app(noun: str) -> typer.Typer:
+    """The command line with the commands of `noun`; for another word, with those of every noun."""
+    app = typer.Typer(
+        help="Post-training steps with typed artifacts between them.\n\nExample: nemotron steps list",
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    app.callback(invoke_without_command=True)(_root)
+    for name in (noun,) if noun in NOUNS else NOUNS:
+        module = importlib.import_module(f"nemotron.cli.{name}")
+        app.add_typer(module.app, name=name, help=NOUNS[name])
+    return app
+
+
+def _root(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+    if version:
+        from nemotron import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+def _report(problem: NemotronError, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"error": problem.as_dict()}, ensure_ascii=False))
+    print(problem.render(), file=sys.stderr)
+    return problem.exit_code

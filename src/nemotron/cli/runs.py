@@ -1,0 +1,140 @@
+"""`nemotron runs`: what ran, how it went, what it left."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nemotron.cli import output
+
+if TYPE_CHECKING:
+    from nemotron.artifacts.runs import Run
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or an unambiguous beginning of it.")]
+
+
+@app.command("list")
+def list_(
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """List runs, the newest first.
+
+    Example: nemotron runs list --limit 5
+    """
+    import itertools
+
+    from nemotron.artifacts.runs import all_runs
+    from nemotron.artifacts.store import find_store
+
+    runs = [_listed(run) for run in itertools.islice(all_runs(find_store(os.environ, Path.cwd())), limit)]
+    if as_json:
+        output.print_json({"runs": runs})
+        return
+    rows = [(r["run"], r["step"], r["engine"], r["state"], r["metrics"]) for r in runs]
+    output.print_table(("RUN", "STEP", "ENGINE", "STATE", "LAST METRICS"), rows)
+
+
+@app.command()
+def show(run_id: RunId, as_json: Json = False) -> None:
+    """Show a run: what went in, what came out, how it went.
+
+    Example: nemotron runs show rlhf-20260101
+    """
+    run = _find(run_id)
+    found = _listed(run)
+    record, plan = run.record, run.plan
+    found |= {
+        "directory": str(run.directory),
+        "config_file": plan.get("config_file"),
+        "recipe_digest": run.recipe_digest,
+        "inputs": record.get("inputs") or {},
+        "outputs": run.outputs,
+        "record": record,
+        "summary": run.summary,
+        "failure": run.failure,
+    }
+    if as_json:
+        output.print_json(found)
+        return
+    print(_shown(run, found))
+
+
+@app.command()
+def logs(
+    run_id: RunId,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run ends.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Print the log of a run's latest attempt.
+
+    Example: nemotron runs logs rlhf-20260101 -f
+    """
+    from nemotron.errors import NotFound
+
+    run = _find(run_id)
+    found = sorted((run.directory / "logs").glob("attempt-*.log"), key=lambda p: int(p.stem.partition("-")[2]))
+    if not found:
+        raise NotFound(f"run {run.id} has no log yet: it {run.state()}", where=str(run.directory / "logs"))
+    if as_json:
+        text = found[-1].read_text(encoding="utf-8", errors="replace")
+        output.print_json({"run": run.id, "log": str(found[-1]), "lines": text.splitlines()})
+        return
+    with found[-1].open("rb") as handle:
+        while True:
+            ended = run.state() != "running"
+            data = handle.read()
+            sys.stdout.write(data.decode("utf-8", "replace"))
+            sys.stdout.flush()
+            if not follow or (ended and not data):
+                return
+            time.sleep(0.3)
+
+
+def _find(run_id: str) -> Run:
+    from nemotron.artifacts.runs import Run
+    from nemotron.artifacts.store import find_store
+
+    return Run(find_store(os.environ, Path.cwd()).run_dir(run_id))
+
+
+def _listed(run: Run) -> dict[str, Any]:
+    plan, record = run.plan, run.record
+    recipe = plan.get("recipe") or {}
+    metrics = record.get("metrics") or {}
+    shown = [k for k in ("train/reward", "train/loss", "validation/accuracy") if k in metrics]
+    return {
+        "run": run.id,
+        "step": recipe.get("step", "?"),
+        "config": plan.get("config_name"),
+        "engine": recipe.get("engine", "?"),
+        "state": run.state(),
+        "attempts": record.get("attempt"),
+        "ended": record.get("at"),
+        "metrics": ", ".join(f"{k} {metrics[k]:.3g}" for k in shown),
+    }
+
+
+def _shown(run: Run, found: dict[str, Any]) -> str:
+    from nemotron.cli.summary import summary_text
+
+    lines = [f"{run.id}: {found['state']}", f"  step     {found['step']} with {found['config']} on {found['engine']}"]
+    lines += [f"  recipe   {found['recipe_digest']}", f"  ended    {found['ended'] or '-'}"]
+    if found["failure"]:
+        lines.append(f"  failure  {found['failure'].get('what')}")
+    for port, each in found["inputs"].items():
+        made = f", run {each['made_by']}" if each.get("made_by") else ""
+        lines += [f"  in       {port}: {each.get('reference')} ({each.get('type')}{made})", f"           {each.get('digest')}"]
+    for port, each in found["outputs"].items():
+        lines += [f"  out      {port}: {each['path']} ({each['type']})", f"           {each['digest']}"]
+    if found["state"] == "succeeded":
+        lines.append(summary_text(run, "ran"))
+    return "\n".join(lines)

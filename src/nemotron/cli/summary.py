@@ -1,0 +1,53 @@
+"""The end of a run as a person reads it: what changed, samples, the curve, where things are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nemotron.artifacts.runs import Run
+
+
+def summary_text(run: Run, outcome: str) -> str:
+    """All that a finished run has to say."""
+    summary = run.summary
+    lines = [""]
+    if outcome == "reused":
+        lines += [f"nothing changed since run {run.id}; for a new one: --no-cache", ""]
+    if summary:
+        lines += _curve(run, summary)
+        lines += _comparison(summary.get("comparison") or {})
+    lines += [f"{port:<12} {output['type']}  {output['path']}" for port, output in run.outputs.items()]
+    lines += [f"{'run':<12} {run.directory}"]
+    if summary.get("picture"):
+        lines.append(f"{'curve':<12} {run.directory / summary['picture']}")
+    lines += ["", "next", f"  nemotron runs show {run.id}", f"  nemotron runs logs {run.id}"]
+    return "\n".join(lines)
+
+
+def _curve(run: Run, summary: Mapping[str, Any]) -> list[str]:
+    first, last = summary.get("first"), summary.get("last")
+    if first is None or last is None:
+        return []
+    lines = [f"{summary['metric']}: {first:.3f} -> {last:.3f} (means of the first and last five steps)", ""]
+    drawn = run.directory / "curve.txt"
+    if drawn.is_file():
+        lines += [*drawn.read_text(encoding="utf-8").rstrip("\n").splitlines(), ""]
+    return lines
+
+
+def _comparison(found: Mapping[str, Any]) -> list[str]:
+    if not found:
+        return []
+    lines = [f"{found['prompts']} held-out prompts, answered before and after:"]
+    lines.append(f"  the judge prefers the new answer      {found['judge_win_rate']:.1%} (both orders, a tie is half)")
+    if "monitor_win_rate" in found:
+        name, rate = found["monitor"], found["monitor_win_rate"]
+        before, after = found["monitor_before"], found["monitor_after"]
+        lines.append(f"  {name + ', not trained on':<36}  {rate:.1%} wins, {before:.0%} -> {after:.0%} of the answers")
+    if "right_before" in found:
+        lines.append(f"  right answers                         {found['right_before']:.1%} -> {found['right_after']:.1%}")
+    lines.append("")
+    for sample in found.get("samples", []):
+        lines += [f"  {sample['prompt']}", f"    before  {sample['before']}", f"    after   {sample['after']}"]
+    return [*lines, ""]

@@ -1,0 +1,102 @@
+"""What planning and launching ask of an engine, and where to find one by name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from nemotron.errors import UsageError, nearest
+from nemotron.findings import Finding
+
+_ENGINES = {
+    "embedded": "nemotron.engines.embedded.engine",
+    "nemo_rl": "nemotron.engines.nemo_rl.engine",
+    "script": "nemotron.engines.script",
+}
+
+
+@dataclass(frozen=True)
+class StepFacts:
+    """What an engine needs to know of the step it is to run.
+
+    script, command: the step's own script and its command template, for engines that run it.
+    launch: ray, torchrun or python. rows: rows of the inputs that were read, by port.
+    nodes, gpus_per_node: the step's shape. image: the container image, None without one.
+    """
+
+    step: str
+    directory: Path
+    script: Path | None
+    command: str | None
+    launch: str
+    nodes: int
+    gpus_per_node: int
+    image: str | None
+    rows: Mapping[str, int]
+    bound: Mapping[str, str]
+
+
+class Engine(Protocol):
+    """One way to run steps. Engines are modules' `ENGINE` objects; they import no framework."""
+
+    name: str
+
+    def why_not_here(self) -> str | None:
+        """Why this machine cannot run it, in one sentence; None when it can."""
+
+    def version(self) -> str:
+        """Version of the framework that would run, part of the recipe."""
+
+    def training_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The config as the trainer reads it: sections that are not for this engine are left out."""
+
+    def check(self, config: Mapping[str, Any], step: StepFacts) -> tuple[Finding, ...]:
+        """Everything that can be told wrong before it costs anything."""
+
+    def notes(self, config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+        """Config keys that have no effect on this engine, and why."""
+
+    def argv(self, step: StepFacts, config: Mapping[str, Any], arguments: Sequence[str]) -> tuple[str, ...]:
+        """The command; `{run_dir}` stands for the run directory."""
+
+    def environment(self, config: Mapping[str, Any]) -> dict[str, str]:
+        """Environment variables the command needs."""
+
+    def output_inside(self, select: str | None) -> str | None:
+        """Where in a checkpoint step directory the artifact lies; None where a path is the artifact."""
+
+    def code(self, step: StepFacts) -> tuple[Path, ...]:
+        """Files and directories whose content decides the result."""
+
+
+def find_engine(name: str) -> Engine:
+    """The engine of this name. Raises UsageError for an unknown one."""
+    if name not in _ENGINES:
+        raise UsageError(
+            f"there is no engine {name!r}", nearest=nearest(name, _ENGINES), valid=tuple(_ENGINES)
+        )
+    engine: Engine = importlib.import_module(_ENGINES[name]).ENGINE
+    return engine
+
+
+def installed_version(*packages: str) -> str | None:
+    """Versions of installed packages as `name version, ...`, None when one is missing.
+
+    Read from the directory names of `*.dist-info`, which takes a millisecond; importlib.metadata takes 40.
+    """
+    found: dict[str, str] = {}
+    for entry in sys.path:
+        try:
+            names = [p.name for p in Path(entry or ".").iterdir() if p.name.endswith(".dist-info")]
+        except OSError:
+            continue
+        for name in names:
+            package, _, version = name.removesuffix(".dist-info").partition("-")
+            found.setdefault(package.lower().replace("_", "-"), version)
+    if any(p not in found for p in packages):
+        return None
+    return ", ".join(f"{p} {found[p]}" for p in packages)

@@ -1,0 +1,166 @@
+"""The embedded engine as planning sees it: what it reads, what it refuses, how it is started."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nemotron.engines.base import StepFacts, installed_version
+from nemotron.engines.embedded.batches import grpo_batches, supervised_batches
+from nemotron.engines.embedded.keys import notes, unknown_keys
+from nemotron.engines.embedded.reading import COMPARE, algorithm_of, lookup, reward_model_kind
+from nemotron.findings import Finding
+
+PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "matplotlib", "uniplot")
+OTHER_SECTIONS = ("run", "inputs", "artifacts")
+
+# Key, what makes it impossible here, why.
+_REFUSED: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("policy.dtensor_cfg.lora_cfg.enabled", bool, "the embedded engine trains all weights"),
+    ("grpo.use_dynamic_sampling", bool, "the embedded engine does not sample dynamically"),
+    ("grpo.async_grpo.enabled", bool, "the embedded engine takes turns between rollouts and training"),
+    ("policy.generation.stop_strings", bool, "the embedded engine stops at token ids only"),
+    (f"{COMPARE}.reasoning_bonus", bool, "the embedded judge gives no bonus"),
+    (f"{COMPARE}.answer_bonus", bool, "the embedded judge gives no bonus"),
+    (f"{COMPARE}.group_reasoning_length_penalty_coeff", bool, "the embedded judge knows no length penalty"),
+    (f"{COMPARE}.group_answer_length_penalty_coeff", bool, "the embedded judge knows no length penalty"),
+    (f"{COMPARE}.group_style_penalty_coeff", bool, "the embedded judge knows no style penalty"),
+)
+_NEEDED = ("policy.train_global_batch_size", "policy.train_micro_batch_size", "policy.max_total_sequence_length")
+
+
+class EmbeddedEngine:
+    """torch and trl in one process on this machine."""
+
+    name = "embedded"
+
+    def why_not_here(self) -> str | None:
+        """torch, trl and what they need have to be installed."""
+        missing = [p for p in PACKAGES if installed_version(p) is None]
+        if not missing:
+            return None
+        return f"not installed here: {', '.join(missing)}; type: pip install 'nemotron[embedded]'"
+
+    def version(self) -> str:
+        """Versions that decide what a training gives."""
+        return installed_version("torch", "transformers", "trl") or "not installed"
+
+    def training_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Without the sections that speak to the launcher."""
+        return {k: v for k, v in config.items() if k not in OTHER_SECTIONS}
+
+    def check(self, config: Mapping[str, Any], step: StepFacts) -> tuple[Finding, ...]:
+        """Unknown keys, what is refused here, and the arithmetic of the batches."""
+        mine = self.training_config(config)
+        found = list(unknown_keys(mine))
+        algorithm = algorithm_of(mine)
+        if algorithm is None:
+            return (
+                *found,
+                Finding(
+                    "config.no_algorithm",
+                    "error",
+                    "the config has no algorithm section",
+                    where=step.step,
+                    valid="sft, rm, dpo or grpo",
+                ),
+            )
+        for key, refused, why in _REFUSED:
+            value = lookup(mine, key)
+            if value is not None and refused(value):
+                found.append(
+                    Finding("embedded.refused", "error", f"{key} is {value!r}: {why}", where=key, fix=f"{key}=null")
+                )
+        found += _missing(mine)
+        if not found or all(f.severity != "error" for f in found):
+            found += _arithmetic(algorithm, mine, step)
+        return tuple(found)
+
+    def notes(self, config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+        """Keys without effect, from the table."""
+        return notes(self.training_config(config))
+
+    def argv(self, step: StepFacts, config: Mapping[str, Any], arguments: Sequence[str]) -> tuple[str, ...]:
+        """This package's trainer in the running interpreter."""
+        return (sys.executable, "-m", "nemotron.engines.embedded", "{run_dir}", *arguments)
+
+    def environment(self, config: Mapping[str, Any]) -> dict[str, str]:
+        """Threads have to be set before torch is imported."""
+        threads = str(int(lookup(config, "embedded.threads", 1)))
+        return {
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "TOKENIZERS_PARALLELISM": "false",
+            "PYTHONUNBUFFERED": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+        }
+
+    def output_inside(self, select: str | None) -> str | None:
+        """A checkpoint step holds the model in `policy/`."""
+        return "policy" if select else None
+
+    def code(self, step: StepFacts) -> tuple[Path, ...]:
+        """This engine and the judge's arithmetic."""
+        engines = Path(__file__).parent.parent
+        return (engines / "embedded", engines / "genrm.py")
+
+
+def _missing(config: Mapping[str, Any]) -> list[Finding]:
+    return [
+        Finding("config.missing_key", "error", f"{key} is not set", where=key, fix=f"+{key}=...")
+        for key in _NEEDED
+        if lookup(config, key) is None
+    ]
+
+
+def _arithmetic(algorithm: str, config: Mapping[str, Any], step: StepFacts) -> list[Finding]:
+    """Batches that do not divide, too few rows, a judge's cohort that is not the group."""
+    rows = step.rows.get("prompts" if algorithm == "grpo" else "data")
+    known = rows if rows is not None else 1 << 30
+    found = []
+    try:
+        if algorithm == "grpo":
+            grpo_batches(config, known)
+        else:
+            supervised_batches(config, algorithm, known)
+    except (ValueError, TypeError) as problem:
+        found.append(Finding("embedded.batches", "error", str(problem), where=f"policy / {algorithm}"))
+    if algorithm == "grpo":
+        group = int(lookup(config, "grpo.num_generations_per_prompt", 1))
+        cohort = lookup(config, f"{COMPARE}.num_rollouts_per_prompt")
+        if group < 2:
+            found.append(
+                Finding(
+                    "grpo.group_size",
+                    "error",
+                    f"grpo.num_generations_per_prompt is {group}: a group is compared within itself",
+                    where="grpo.num_generations_per_prompt",
+                    valid="2 or more",
+                )
+            )
+        if cohort is not None and int(cohort) != group:
+            found.append(
+                Finding(
+                    "genrm.cohort_size",
+                    "error",
+                    f"the judge waits for {cohort} answers to a prompt, {group} are generated",
+                    where=f"{COMPARE}.num_rollouts_per_prompt",
+                    fix=f"{COMPARE}.num_rollouts_per_prompt={group}",
+                )
+            )
+    if algorithm == "rm" and reward_model_kind(config) not in ("bradley_terry", "generative"):
+        found.append(
+            Finding(
+                "rm.reward_model_type",
+                "error",
+                f"{reward_model_kind(config)!r} is no reward model",
+                where="policy.reward_model_cfg.reward_model_type",
+                valid="bradley_terry, generative",
+            )
+        )
+    return found
+
+
+ENGINE = EmbeddedEngine()

@@ -1,0 +1,58 @@
+"""Runs a bundle on this machine, attached: the job lives no longer than the process that started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from nemotron.artifacts.atomic import os_error
+
+LIFELINE = "NEMOTRON_LIFELINE_FD"
+_POLL_SECONDS = 0.2
+
+
+def run_attached(directory: Path, watch: Callable[[], None]) -> int:
+    """Start the bundle, call `watch` again and again while it runs, and return its exit code.
+
+    On KeyboardInterrupt the job is asked to stop, which lets the trainer save; a second one kills it.
+    """
+    read_end, write_end = os.pipe()
+    launcher = directory / "logs"
+    try:
+        launcher.mkdir(exist_ok=True)
+        with (launcher / "job.log").open("ab") as log:
+            job = subprocess.Popen(
+                ["bash", "launch.sh"],
+                cwd=directory,
+                env={**os.environ, LIFELINE: str(read_end)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=(read_end,),
+            )
+    except OSError as problem:
+        os.close(write_end)
+        raise os_error(problem, launcher) from problem
+    finally:
+        os.close(read_end)
+    try:
+        return _wait(job, watch)
+    finally:
+        os.close(write_end)
+
+
+def _wait(job: subprocess.Popen[bytes], watch: Callable[[], None]) -> int:
+    asked = 0
+    while True:
+        try:
+            watch()
+            return job.wait(_POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+        except KeyboardInterrupt:
+            asked += 1
+            job.send_signal(signal.SIGINT if asked == 1 else signal.SIGTERM)

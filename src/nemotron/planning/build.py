@@ -1,0 +1,418 @@
+"""(step, config, inputs) to a Plan. Nothing is launched and nothing is written here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nemotron.artifacts.digest import digest_path
+from nemotron.artifacts.references import Reference
+from nemotron.artifacts.runs import Run, runs_of_recipe
+from nemotron.artifacts.store import Store, find_store
+from nemotron.catalog.discover import Catalog, load_catalog
+from nemotron.catalog.step import Step
+from nemotron.config.compose import compose, resolve_config_path
+from nemotron.config.config import Config, Origin
+from nemotron.engines.base import Engine, StepFacts, find_engine
+from nemotron.errors import CheckFailed, NotFound, UsageError
+from nemotron.findings import Finding
+from nemotron.planning.aliases import apply_aliases
+from nemotron.planning.pinning import (
+    Pinned,
+    built_input,
+    choose_output,
+    input_to_build,
+    pin_elsewhere,
+    pin_path,
+    pin_run,
+    reference_of,
+)
+from nemotron.planning.plan import (
+    Placement,
+    Plan,
+    PlannedInput,
+    PlannedOutput,
+    Recipe,
+    recipe_inputs,
+)
+from nemotron.planning.references import MISSING, Binding, bind_inputs
+
+# Sections of a config that speak to planning and never reach a trainer.
+OUR_SECTIONS = ("run", "inputs", "artifacts")
+# Resolvers of the existing catalog that only the job's machine can answer.
+LATE_RESOLVERS = ("art", "auto_mount", "manifest")
+
+# Findings that a dry run shows as warnings and that stop a launch.
+UNBOUND, MISSING_VALUE = "input.unbound", "config.missing_value"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks to run; every field but `step` has a default.
+
+    config: a config's name or path. overrides: `key=value` and `+key=value`. inputs: port to reference.
+    engine: overrules the config's and the manifest's. arguments: go to the trainer untouched.
+    waived: ids of findings that shall not stop the launch.
+    """
+
+    step: str
+    config: str | None = None
+    overrides: tuple[str, ...] = ()
+    inputs: Mapping[str, str] | None = None
+    engine: str | None = None
+    arguments: tuple[str, ...] = ()
+    waived: tuple[str, ...] = ()
+
+
+def plan_step(
+    request: Request,
+    *,
+    catalog: Catalog | None = None,
+    store: Store | None = None,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Plan:
+    """The plan for a request, its missing inputs' plans included.
+
+    Raises NotFound (step, config, base config), UsageError (overrides, bindings, unresolvable values) and
+    CheckFailed (types that do not fit, steps that build each other). What checks find is in
+    `Plan.findings` and raises nothing.
+    """
+    environ = os.environ if environ is None else environ
+    cwd = cwd or Path.cwd()
+    return Planner(
+        catalog or load_catalog(environ), store or find_store(environ, cwd), environ, cwd
+    ).plan(request)
+
+
+def composed(catalog: Catalog, request: Request, cwd: Path) -> tuple[Step, Path, Config]:
+    """The step of a request, the file of its config, and the config with overrides applied."""
+    step = catalog.get(request.step)
+    name = request.config or step.run.default_config
+    path = resolve_config_path(name, step.configs, cwd)
+    base = compose(path, (), configs=step.configs)
+    return step, path, apply_aliases(step, base, request.overrides)
+
+
+class Planner:
+    """Plans requests against one catalog and one store, each distinct `step://` once."""
+
+    def __init__(self, catalog: Catalog, store: Store, environ: Mapping[str, str], cwd: Path) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._environ = environ
+        self._cwd = cwd
+        self._built: dict[str, Plan] = {}
+        self._chain: list[str] = []
+
+    def plan(self, request: Request) -> Plan:
+        """The plan of a request."""
+        step, config_file, config = composed(self._catalog, request, self._cwd)
+        engine = find_engine(self._engine_name(step, config, request))
+        values = _port_values(step, engine.name, config, self._environ)
+        bindings = bind_inputs(step, engine.name, config, dict(request.inputs or {}), values)
+        here = engine.why_not_here() is None
+        pinned = [p for p in (self._pin(b, here=here, step=step) for b in bindings) if p is not None]
+        config = _with_placeholders(step, engine.name, config, bindings)
+        resolved = config.without(*OUR_SECTIONS).resolve(self._environ, keep=LATE_RESOLVERS)
+        inputs = tuple(p.input for p in pinned)
+        outputs = _outputs(step, engine, config, resolved.data)
+        shape = _shape(step, engine, resolved.data, inputs)
+        training = _out_placeholders(engine.training_config(resolved.data), outputs)
+        findings = [f for p in pinned for f in p.findings]
+        findings += _engine_findings(engine, step, bindings, config, shape, self._environ)
+        findings += _unbound(self._catalog, step, inputs)
+        findings += _missing_values(resolved.missing, inputs, config)
+        plan = Plan(
+            recipe=Recipe(
+                step=step.id,
+                engine=engine.name,
+                engine_version=engine.version(),
+                config=training,
+                inputs=recipe_inputs(inputs),
+                outputs={o.port: {"type": o.type, "select": o.select} for o in outputs},
+                code=_code(engine, shape),
+                image=step.run.image if engine.name == "nemo_rl" else None,
+                arguments=request.arguments,
+            ),
+            placement=Placement(
+                backend="local",
+                root=step.root,
+                launch=step.run.launch,
+                nodes=1,
+                gpus_per_node=step.run.gpus_per_node if engine.name == "nemo_rl" else 0,
+                argv=engine.argv(shape, resolved.data, request.arguments),
+                environment=engine.environment(resolved.data),
+                secrets=tuple(sorted({v.variable for v in resolved.late if v.variable})),
+            ),
+            inputs=inputs,
+            outputs=outputs,
+            config_name=request.config or step.run.default_config,
+            config_file=str(config_file),
+            builds=self._builds_of(inputs),
+            notes=engine.notes(resolved.data),
+            findings=_waive(findings, request.waived),
+            late=tuple(f"{v.key}: {v.expression}" for v in resolved.late),
+            waived=request.waived,
+            engine_problem=engine.why_not_here(),
+        )
+        return self._with_runs(plan)
+
+    def _engine_name(self, step: Step, config: Config, request: Request) -> str:
+        """`--engine`, else the config's `run.engine`, else the manifest's first."""
+        named = request.engine
+        where = "--engine"
+        if named is None and config.has("run.engine"):
+            named, where = str(config.get("run.engine")), config.place("run.engine")
+        if named is None:
+            if not step.engines:
+                raise CheckFailed(f"{step.id} names no engine and has no step.py", where=str(step.path))
+            return step.engines[0]
+        if named not in step.engines:
+            raise UsageError(f"{step.id} does not run on {named!r}", where=where, valid=step.engines)
+        return named
+
+    def _pin(self, binding: Binding, *, here: bool, step: Step) -> Pinned | None:
+        """The input of a binding; None for an optional port that nothing is bound to."""
+        reference = reference_of(binding, self._cwd)
+        port = binding.port
+        if reference is None:
+            planned = PlannedInput(port.name, tuple(port.type), "unbound", key=port.config)
+            return Pinned(planned) if port.required else None
+        if reference.kind == "path":
+            return pin_path(binding, reference, here=here, environ=self._environ)
+        if reference.kind == "run":
+            return pin_run(binding, reference, self._store, self._catalog.types_of(step))
+        if reference.kind == "step":
+            return self._pin_step(binding, reference, step)
+        if reference.kind == "art":
+            raise UsageError(
+                f"input {port.name}: named artifacts are not kept yet",
+                where=binding.place,
+                valid=("a path", "run://RUN/PORT", "step://STEP?config=NAME", "hf://ORG/NAME"),
+            )
+        return pin_elsewhere(binding, reference)
+
+    def _pin_step(self, binding: Binding, reference: Reference, consumer: Step) -> Pinned:
+        key = str(replace(reference, port=None))
+        if key in self._chain:
+            raise CheckFailed(
+                "steps build each other: " + " -> ".join([*self._chain, key]), where=binding.place
+            )
+        if key not in self._built:
+            self._chain.append(key)
+            self._built[key] = self.plan(
+                Request(reference.name, reference.config, reference.overrides, engine=reference.engine)
+            )
+            self._chain.pop()
+        plan = self._built[key]
+        offered = {o.port: (o.type,) for o in plan.outputs}
+        graph = self._catalog.types_of(consumer)
+        name = choose_output(offered, reference.port, binding.port, graph, reference.name)
+        if plan.done_by is not None:
+            run = Run(self._store.run_dir(plan.done_by))
+            return Pinned(built_input(binding, reference, run.outputs[name], run.id, name))
+        output = next(o for o in plan.outputs if o.port == name)
+        return Pinned(input_to_build(binding, reference, key, output))
+
+    def _builds_of(self, inputs: Sequence[PlannedInput]) -> tuple[tuple[str, Plan], ...]:
+        """Every plan that must run before, each once, those that others need first."""
+        ordered: dict[str, Plan] = {}
+        for each in inputs:
+            if each.build is not None:
+                plan = self._built[each.build]
+                ordered |= dict(plan.builds)
+                ordered[each.build] = replace(plan, builds=())
+        return tuple(ordered.items())
+
+    def _with_runs(self, plan: Plan) -> Plan:
+        return find_earlier(plan, self._store)
+
+
+def find_earlier(plan: Plan, store: Store) -> Plan:
+    """The plan, told of a finished run of the same recipe or of an interrupted one to resume."""
+    digest = plan.recipe_digest
+    if digest is None:
+        return plan
+    resumable = None
+    for run in runs_of_recipe(store, digest):
+        state = run.state()
+        if state == "succeeded" and run.outputs_intact():
+            return replace(plan, done_by=run.id, resumes=None)
+        unsettled = state == "succeeded" and not run.outputs
+        if resumable is None and (unsettled or state in ("running", "interrupted", "failed")):
+            resumable = run.id
+    return replace(plan, done_by=None, resumes=resumable)
+
+
+def _engine_findings(
+    engine: Engine,
+    step: Step,
+    bindings: Sequence[Binding],
+    config: Config,
+    shape: StepFacts,
+    environ: Mapping[str, str],
+) -> list[Finding]:
+    """What the engine finds in the config, as if every required input were bound.
+
+    An input that is not bound has its own finding; what follows from an optional one that the config
+    turns out to need is told as one.
+    """
+    for binding in bindings:
+        key = binding.port.config
+        if binding.text is None and binding.port.required and key is not None:
+            config = config.set(key, f"in://{binding.port.name}", Origin("engine"))
+    data = config.without(*OUR_SECTIONS).resolve(environ, keep=LATE_RESOLVERS).data
+    optional = [b.port.config for b in bindings if b.text is None and not b.port.required and b.port.config]
+    found = []
+    for finding in engine.check(data, shape):
+        where = finding.where or ""
+        if finding.severity == "error" and where and any(k == where or k.startswith(where + ".") for k in optional):
+            finding = replace(finding, id=UNBOUND, severity="warning")
+        found.append(finding)
+    return found
+
+
+def blocking(plan: Plan) -> tuple[Finding, ...]:
+    """The findings that stop a launch of this plan or of one it builds on, waived ones excepted."""
+    plans = [*(p for _, p in plan.builds), plan]
+    return tuple(
+        f for p in plans for f in p.findings if f.severity == "error" or f.id in (UNBOUND, MISSING_VALUE) and f.severity != "note"
+    )
+
+
+def _port_values(step: Step, engine: str, config: Config, environ: Mapping[str, str]) -> dict[str, object]:
+    """Values of the keys that input ports are bound to, interpolations resolved."""
+    keys = [p.config for p in step.inputs(engine) if p.config is not None and config.has(p.config)]
+    raw = {key: config.get(key) for key in keys}
+    if any(isinstance(v, str) and "${" in v for v in raw.values()):
+        resolved = config.resolve(environ, keep=LATE_RESOLVERS).data
+        return {key: Config(resolved).get(key) for key in keys}
+    return raw
+
+
+def _with_placeholders(step: Step, engine: str, config: Config, bindings: Sequence[Binding]) -> Config:
+    """`in://PORT` in place of each bound input's path, so that other keys that refer to it follow."""
+    for binding in bindings:
+        key = binding.port.config
+        if binding.text is not None and key is not None:
+            origin = Origin("input", text=f"-i {binding.port.name}={binding.text}")
+            config = config.set(key, f"in://{binding.port.name}", origin)
+    return config
+
+
+def _outputs(
+    step: Step, engine: Engine, config: Config, data: Mapping[str, Any]
+) -> tuple[PlannedOutput, ...]:
+    found = []
+    for port in step.outputs(engine.name):
+        value = Config(dict(data)).get(port.config) if port.config and config.has(port.config) else None
+        if not isinstance(value, str) or value == MISSING:
+            if port.config is not None:
+                raise UsageError(
+                    f"output {port.name} has no place: {port.config} is not set",
+                    where=config.place(port.config) if config.has(port.config) else str(step.path),
+                    next=f"+{port.config}=outputs/{port.name}",
+                )
+            continue
+        inside = engine.output_inside(port.select)
+        select = port.select if inside is not None else None
+        found.append(
+            PlannedOutput(port.name, port.type[0], value, port.config, select, inside, port.required)
+        )
+    return tuple(found)
+
+
+def _shape(step: Step, engine: Engine, data: Mapping[str, Any], inputs: Sequence[PlannedInput]) -> StepFacts:
+    return StepFacts(
+        step=step.id,
+        directory=step.directory,
+        script=step.script,
+        command=step.run.cmd,
+        launch=step.run.launch,
+        nodes=step.run.nodes,
+        gpus_per_node=step.run.gpus_per_node,
+        image=step.run.image,
+        rows={i.port: int(i.facts["rows"]) for i in inputs if "rows" in i.facts},
+        bound={i.port: i.state for i in inputs},
+    )
+
+
+def _out_placeholders(config: Mapping[str, Any], outputs: Sequence[PlannedOutput]) -> dict[str, Any]:
+    """`out://PORT` in place of output paths: another place is the same recipe."""
+    changed = Config(dict(config))
+    for output in outputs:
+        if output.key is not None and changed.has(output.key):
+            changed = changed.set(output.key, f"out://{output.port}", Origin("engine"))
+    return dict(changed.data)
+
+
+def _code(engine: Engine, shape: StepFacts) -> dict[str, str]:
+    """Digests of the code that decides the result, by a name that says no place."""
+    found: dict[str, str] = {}
+    for path in engine.code(shape):
+        if path.exists():
+            found[path.name] = digest_python(path)
+    return found
+
+
+def digest_python(path: Path) -> str:
+    """Digest of a Python file, or of all Python files below a directory (no caches, no other files)."""
+    if path.is_file():
+        return digest_path(path).value
+    from nemotron.artifacts.digest import digest_json
+
+    files = sorted(p for p in path.rglob("*.py"))
+    return digest_json({p.relative_to(path).as_posix(): digest_path(p).value for p in files})
+
+
+def _unbound(catalog: Catalog, step: Step, inputs: Sequence[PlannedInput]) -> list[Finding]:
+    """A warning for each input nothing names; a launch turns it into an error."""
+    found = []
+    for each in inputs:
+        if each.state == "unbound":
+            makers = sorted({s.id for t in each.types for s in catalog.producers_of(t)} - {step.id})
+            found.append(
+                Finding(
+                    UNBOUND,
+                    "warning",
+                    f"input {each.port} ({' or '.join(each.types)}) is bound to nothing",
+                    where=each.key,
+                    valid="made by " + ", ".join(makers) if makers else None,
+                    fix=f"-i {each.port}=PATH"
+                    + (f" or -i {each.port}=step://{makers[0]}?config=tiny" if makers else ""),
+                )
+            )
+    return found
+
+
+def _missing_values(missing: Sequence[str], inputs: Sequence[PlannedInput], config: Config) -> list[Finding]:
+    """Keys that hold `???` and are no input of the step."""
+    ports = {i.key for i in inputs}
+    return [
+        Finding(
+            MISSING_VALUE, "warning", f"{key} has no value", where=config.place(key), fix=f"{key}=..."
+        )
+        for key in missing
+        if key not in ports and not _refers_to_port(config, key, ports)
+    ]
+
+
+def _refers_to_port(config: Config, key: str, ports: set[str | None]) -> bool:
+    raw = config.get(key)
+    return isinstance(raw, str) and any(port is not None and f"${{{port}}}" in raw for port in ports)
+
+
+def _waive(findings: Sequence[Finding], waived: Sequence[str]) -> tuple[Finding, ...]:
+    known = {f.id for f in findings}
+    for name in waived:
+        if name not in known:
+            raise NotFound(
+                f"no check found {name!r}, there is nothing to waive", where="--waive", valid=sorted(known)
+            )
+    return tuple(
+        replace(f, severity="note", message=f"waived: {f.message}") if f.id in waived else f for f in findings
+    )

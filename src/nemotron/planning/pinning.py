@@ -1,0 +1,203 @@
+"""From a reference to a pinned input: what is there, what it is, and what has to be built first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nemotron.artifacts.checks import check_artifact
+from nemotron.artifacts.digest import digest_path
+from nemotron.artifacts.digest_cache import DigestCache
+from nemotron.artifacts.references import Reference, bare_hub_id, parse_reference
+from nemotron.artifacts.runs import Run
+from nemotron.artifacts.store import Store
+from nemotron.catalog.step import Port
+from nemotron.catalog.types import TypeGraph
+from nemotron.errors import CheckFailed, NotFound, UsageError
+from nemotron.findings import Finding
+from nemotron.planning.plan import PlannedInput, PlannedOutput
+from nemotron.planning.references import Binding
+
+MODEL_TYPES = ("checkpoint_hf", "reward_model_hf", "checkpoint_megatron")
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A planned input with what was found while pinning it."""
+
+    input: PlannedInput
+    findings: tuple[Finding, ...] = ()
+
+
+def reference_of(binding: Binding, cwd: Path) -> Reference | None:
+    """The reference a binding names, None for an unbound port.
+
+    On a port for models `org/name` without such a path is a hub id.
+    """
+    if binding.text is None:
+        return None
+    try:
+        if any(t in MODEL_TYPES for t in binding.port.type):
+            hub = bare_hub_id(binding.text, cwd=cwd)
+            if hub is not None:
+                return hub
+        return parse_reference(binding.text, cwd=cwd)
+    except UsageError as problem:
+        raise UsageError(
+            f"input {binding.port.name}: {problem.what}",
+            where=binding.place or problem.where,
+            nearest=problem.nearest,
+            valid=problem.valid,
+            next=problem.next,
+        ) from problem
+
+
+def pin_path(binding: Binding, reference: Reference, *, here: bool, environ: Mapping[str, str]) -> Pinned:
+    """An input given as a path: checked as its port's type and identified by content.
+
+    here: whether the run would start on this machine. A path that is not visible is an error then, and
+    left to the job otherwise.
+    """
+    port, path = binding.port, reference.path
+    planned = _planned(binding, reference)
+    if not path.exists():
+        if not here:
+            return Pinned(PlannedInput(**{**planned, "state": "late", "path": str(path)}))
+        finding = Finding(
+            "input.not_found",
+            "error",
+            f"input {port.name}: there is nothing at {path}",
+            where=binding.place or port.config,
+            fix=f"-i {port.name}=PATH",
+        )
+        return Pinned(PlannedInput(**{**planned, "state": "missing", "path": str(path)}), (finding,))
+    checked = check_artifact(path, port.type)
+    cache = DigestCache.for_user(environ)
+    try:
+        digest = digest_path(path, cache=cache) if checked.ok else None
+    finally:
+        cache.close()
+    return Pinned(
+        PlannedInput(
+            **{
+                **planned,
+                "state": "pinned" if digest else "missing",
+                "type": checked.type,
+                "path": str(path),
+                "digest": digest.value if digest else None,
+                "facts": _small(checked.facts),
+            }
+        ),
+        checked.findings,
+    )
+
+
+def pin_elsewhere(binding: Binding, reference: Reference) -> Pinned:
+    """An input on a hub or behind a URL: the job fetches and pins it."""
+    return Pinned(PlannedInput(**{**_planned(binding, reference), "state": "late", "path": reference.name}))
+
+
+def pin_run(binding: Binding, reference: Reference, store: Store, graph: TypeGraph) -> Pinned:
+    """An output of an earlier run. Raises NotFound, CheckFailed when it has none that fits."""
+    run = Run(store.run_dir(reference.name))
+    outputs = run.outputs
+    if not outputs:
+        raise CheckFailed(
+            f"run {run.id} has left nothing: it {run.state()}",
+            where=f"-i {binding.port.name}",
+            next=f"nemotron runs show {run.id}",
+        )
+    name = choose_output(
+        {port: (str(o["type"]),) for port, o in outputs.items()}, reference.port, binding.port, graph, run.id
+    )
+    return Pinned(built_input(binding, reference, outputs[name], run.id, name))
+
+
+def built_input(
+    binding: Binding, reference: Reference, output: Mapping[str, Any], run_id: str, port: str
+) -> PlannedInput:
+    """A pinned input from the settled output of a run."""
+    return PlannedInput(
+        **{
+            **_planned(binding, reference),
+            "state": "pinned",
+            "type": str(output["type"]),
+            "path": str(output["path"]),
+            "digest": str(output["digest"]),
+            "made_by": run_id,
+            "output": port,
+            "facts": _small(output.get("facts") or {}),
+        }
+    )
+
+
+def input_to_build(binding: Binding, reference: Reference, key: str, output: PlannedOutput) -> PlannedInput:
+    """An input that an earlier plan makes."""
+    return PlannedInput(
+        **{**_planned(binding, reference), "state": "to_build", "type": output.type, "build": key, "output": output.port}
+    )
+
+
+def choose_output(
+    outputs: Mapping[str, Sequence[str]], wanted: str | None, port: Port, graph: TypeGraph, owner: str
+) -> str:
+    """Which output of a step or run goes to `port`: the one named, else the one whose type fits.
+
+    Of several that fit, the one of the same name counts. Raises NotFound, UsageError or CheckFailed.
+    """
+    if wanted is not None:
+        if wanted not in outputs:
+            raise NotFound(f"{owner} has no output {wanted!r}", valid=tuple(outputs))
+        if not _fits(outputs[wanted], port, graph):
+            raise CheckFailed(
+                f"output {wanted} of {owner} is {' or '.join(outputs[wanted])}, "
+                f"input {port.name} takes {' or '.join(port.type)}"
+            )
+        return wanted
+    fitting = [name for name, types in outputs.items() if _fits(types, port, graph)]
+    if len(fitting) == 1 or port.name in fitting:
+        return port.name if port.name in fitting else fitting[0]
+    if not fitting:
+        made = ", ".join(f"{name} ({' or '.join(types)})" for name, types in outputs.items())
+        raise CheckFailed(
+            f"{owner} makes nothing that input {port.name} takes ({' or '.join(port.type)})",
+            valid=(made,) if made else (),
+        )
+    raise UsageError(
+        f"{owner} has several outputs that fit input {port.name}",
+        valid=tuple(fitting),
+        next="name one: &output=PORT in a step reference, /PORT in a run reference",
+    )
+
+
+def _fits(types: Sequence[str], port: Port, graph: TypeGraph) -> bool:
+    return any(graph.is_a(have, want) for have in types for want in port.type)
+
+
+def _planned(binding: Binding, reference: Reference) -> dict[str, Any]:
+    return {
+        "port": binding.port.name,
+        "types": tuple(binding.port.type),
+        "key": binding.port.config,
+        "reference": str(reference),
+    }
+
+
+def _small(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a check that a plan shows."""
+    wanted = ("rows", "parameters", "model_type", "kind", "vocab_size", "dtypes", "chat_template")
+    return {k: facts[k] for k in wanted if k in facts}
+
+
+__all__ = [
+    "Pinned",
+    "built_input",
+    "choose_output",
+    "input_to_build",
+    "pin_elsewhere",
+    "pin_path",
+    "pin_run",
+    "reference_of",
+]

@@ -1,0 +1,198 @@
+"""The plan: everything a launch needs and nothing secret, frozen, JSON both ways.
+
+Two halves. The **recipe** is what the result depends on: step, engine, config, inputs by content, code.
+Its digest is the cache key; it exists once every input is pinned. The **placement** is where it runs:
+backend, locations, environment, argument lists. Another path is the same recipe.
+
+In the recipe's config `in://PORT` stands for the path of an input and `out://PORT` for that of an output.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
+
+from nemotron.errors import CheckFailed
+from nemotron.findings import Finding
+
+SCHEMA = 1
+
+InputState = Literal["pinned", "to_build", "late", "unbound", "missing"]
+
+
+@dataclass(frozen=True)
+class PlannedInput:
+    """One input of a plan.
+
+    state: `pinned` (content known), `to_build` (made by an earlier plan of `Plan.builds`), `late` (not
+    visible from here; pinned by the job), `unbound` (required, and nothing names it), `missing` (named,
+    and not there).
+    types: what the port accepts. type: what it was found to be. key: the config key that receives it.
+    reference: how it was named. path: where it is; None until built.
+    digest: `blake3:...` of the content. made_by: id of the run that made it, where one of ours did.
+    build: key of the plan in `Plan.builds` that makes it, and `output` the port of it that is meant.
+    """
+
+    port: str
+    types: tuple[str, ...]
+    state: InputState
+    key: str | None = None
+    type: str | None = None
+    reference: str | None = None
+    path: str | None = None
+    digest: str | None = None
+    made_by: str | None = None
+    build: str | None = None
+    output: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlannedOutput:
+    """One output of a plan.
+
+    path: relative to the run directory, or absolute where the config says so. select: which of several
+    checkpoints below `path` the artifact is (`latest`, `best`), None where `path` is the artifact.
+    inside: where in a checkpoint the artifact lies. required: whether a run without it has failed.
+    """
+
+    port: str
+    type: str
+    path: str
+    key: str | None = None
+    select: str | None = None
+    inside: str | None = None
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the result depends on. `config` has port names in place of input and output paths."""
+
+    step: str
+    engine: str
+    engine_version: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Mapping[str, str]]
+    outputs: Mapping[str, Mapping[str, Any]]
+    code: Mapping[str, str]
+    image: str | None = None
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and how it runs. `argv` holds `{run_dir}` where the run directory will stand."""
+
+    backend: str
+    root: str
+    launch: str
+    nodes: int
+    gpus_per_node: int
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    secrets: tuple[str, ...] = ()
+    profile: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One step, ready to be checked, shown and launched.
+
+    builds: plans that have to run before, each once, in order, by key (a `step://` reference).
+    notes: config keys without effect on this engine, and why. findings: all that the checks found.
+    config_file: the config the user named. late: interpolations the job's machine must answer.
+    engine_problem: why the engine cannot run here; stops a launch, not a dry run.
+    done_by: a finished run with the same recipe. resumes: an interrupted one.
+    """
+
+    recipe: Recipe
+    placement: Placement
+    inputs: tuple[PlannedInput, ...]
+    outputs: tuple[PlannedOutput, ...]
+    config_name: str
+    config_file: str
+    builds: tuple[tuple[str, Plan], ...] = ()
+    notes: tuple[tuple[str, str], ...] = ()
+    findings: tuple[Finding, ...] = ()
+    late: tuple[str, ...] = ()
+    waived: tuple[str, ...] = ()
+    engine_problem: str | None = None
+    done_by: str | None = None
+    resumes: str | None = None
+
+    @property
+    def recipe_digest(self) -> str | None:
+        """The cache key; None while an input is not pinned."""
+        if any(i.state != "pinned" for i in self.inputs):
+            return None
+        from nemotron.artifacts.digest import digest_json
+
+        return digest_json({"schema": SCHEMA, **asdict(self.recipe)})
+
+    @property
+    def digest(self) -> str:
+        """The identity of the whole plan, placement included."""
+        from nemotron.artifacts.digest import digest_json
+
+        return digest_json({k: v for k, v in self.as_dict().items() if not k.endswith("digest")})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, the same for the same plan; `from_dict` reads it."""
+        found: dict[str, Any] = {"schema": SCHEMA, "recipe_digest": self.recipe_digest}
+        for each in fields(self):
+            found[each.name] = getattr(self, each.name)
+        found["recipe"] = asdict(self.recipe)
+        found["placement"] = asdict(self.placement)
+        found["inputs"] = [asdict(i) for i in self.inputs]
+        found["outputs"] = [asdict(o) for o in self.outputs]
+        found["findings"] = [f.as_dict() for f in self.findings]
+        found["builds"] = [{"key": key, "plan": plan.as_dict()} for key, plan in self.builds]
+        plain: dict[str, Any] = json.loads(json.dumps(found))
+        return plain
+
+    def to_json(self) -> str:
+        """The plan as text: sorted keys, two spaces, byte-identical for identical plans."""
+        return json.dumps(self.as_dict(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
+        """The plan that `as_dict` gave. Raises CheckFailed for another schema or a damaged plan."""
+        if data.get("schema") != SCHEMA:
+            raise CheckFailed(f"a plan of schema {data.get('schema')!r}, this version reads {SCHEMA}")
+        try:
+            recipe = dict(data["recipe"])
+            placement = dict(data["placement"])
+            return cls(
+                recipe=Recipe(**{**recipe, "arguments": tuple(recipe["arguments"])}),
+                placement=Placement(
+                    **{**placement, "argv": tuple(placement["argv"]), "secrets": tuple(placement["secrets"])}
+                ),
+                inputs=tuple(PlannedInput(**{**i, "types": tuple(i["types"])}) for i in data["inputs"]),
+                outputs=tuple(PlannedOutput(**o) for o in data["outputs"]),
+                config_name=data["config_name"],
+                config_file=data["config_file"],
+                builds=tuple((b["key"], cls.from_dict(b["plan"])) for b in data["builds"]),
+                notes=tuple((k, v) for k, v in data["notes"]),
+                findings=tuple(Finding(**f) for f in data["findings"]),
+                late=tuple(data["late"]),
+                waived=tuple(data["waived"]),
+                engine_problem=data["engine_problem"],
+                done_by=data["done_by"],
+                resumes=data["resumes"],
+            )
+        except (KeyError, TypeError, ValueError) as problem:
+            raise CheckFailed(f"this is no plan: {type(problem).__name__} {problem}") from problem
+
+    def with_inputs(self, inputs: tuple[PlannedInput, ...]) -> Plan:
+        """The plan with other inputs; the recipe follows."""
+        return replace(self, inputs=inputs, recipe=replace(self.recipe, inputs=recipe_inputs(inputs)))
+
+
+def recipe_inputs(inputs: tuple[PlannedInput, ...]) -> dict[str, dict[str, str]]:
+    """What the recipe says of the inputs: type and content, no location."""
+    return {
+        i.port: {"type": i.type or i.types[0], "digest": i.digest or ""} for i in inputs if i.state == "pinned"
+    }

@@ -1,0 +1,95 @@
+"""A plan as a person reads it: everything that would happen, nothing cut off, no secret in it."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator
+
+from nemotron.config.keys import leaves
+from nemotron.planning.words import shown_command
+from nemotron.planning.plan import Plan, PlannedInput
+
+
+def render_plan(plan: Plan, *, verbose: bool = True) -> str:
+    """The whole plan as text. `verbose=False` leaves out the resolved config and the notes."""
+    lines = [f"{plan.recipe.step} with {plan.config_name} on {plan.recipe.engine}"]
+    lines += [f"  {name:<9} {value}" for name, value in _facts(plan)]
+    lines += ["", "inputs"]
+    lines += [f"  {_input_line(i)}" for i in plan.inputs] or ["  none"]
+    lines += ["", "outputs"]
+    lines += [
+        f"  {o.port}: {o.type} at {o.path}" + (f" ({o.select} checkpoint)" if o.select else "") for o in plan.outputs
+    ]
+    lines += ["", "what runs, in this order", *_order(plan)]
+    if verbose:
+        lines += ["", "config (in://PORT and out://PORT stand for input and output paths)"]
+        lines += [f"  {key} = {json.dumps(value, ensure_ascii=False)}" for key, value in leaves(plan.recipe.config)]
+        if plan.notes:
+            lines += ["", f"without effect on {plan.recipe.engine}"]
+            for why in dict.fromkeys(why for _, why in plan.notes):
+                lines.append(f"  {why}:")
+                lines += textwrap.wrap(
+                    ", ".join(key for key, reason in plan.notes if reason == why),
+                    width=110,
+                    initial_indent="      ",
+                    subsequent_indent="      ",
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+    if plan.late:
+        lines += ["", "filled in by the job's machine", *(f"  {late}" for late in plan.late)]
+    findings = [f for _, p in plan.builds for f in p.findings] + list(plan.findings)
+    if findings or plan.engine_problem:
+        lines += ["", "findings"]
+        lines += [f"  {line}" for f in findings for line in f.render().splitlines()]
+    if plan.engine_problem:
+        lines.append(f"  warning: {plan.recipe.engine} cannot run here: {plan.engine_problem}")
+    return "\n".join(lines)
+
+
+def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
+    yield "config", plan.config_file
+    yield "engine", f"{plan.recipe.engine} ({plan.recipe.engine_version})"
+    if plan.recipe.image:
+        yield "image", plan.recipe.image
+    yield "where", plan.placement.backend + (f", profile {plan.placement.profile}" if plan.placement.profile else "")
+    yield "command", shown_command(plan.placement.argv)
+    for name, value in sorted(plan.placement.environment.items()):
+        yield "env", f"{name}={value}"
+    for name in plan.placement.secrets:
+        yield "env", f"{name} (secret, taken from the environment when it runs)"
+    yield "recipe", plan.recipe_digest or "known once the inputs are built"
+
+
+def _input_line(each: PlannedInput) -> str:
+    kind = each.type or " or ".join(each.types)
+    facts = ", ".join(f"{v:,} {k}" for k, v in each.facts.items() if k in ("rows", "parameters") and isinstance(v, int))
+    about = f"{kind}, {facts}" if facts else kind
+    if each.state == "unbound":
+        return f"{each.port}: UNBOUND ({kind}), config key {each.key}"
+    if each.state == "missing":
+        return f"{each.port}: MISSING or broken: {each.reference} ({kind})"
+    if each.state == "late":
+        return f"{each.port}: {each.reference} ({kind}), not visible from here"
+    if each.state == "to_build":
+        return f"{each.port}: {each.reference} ({kind}), to be built"
+    made = f", made by run {each.made_by}" if each.made_by else ""
+    return f"{each.port}: {each.reference} ({about}){made}\n      {each.path}\n      {each.digest}"
+
+
+def _order(plan: Plan) -> list[str]:
+    reused = sorted({str(i.made_by) for i in plan.inputs if i.made_by})
+    reused += [str(i.made_by) for _, p in plan.builds for i in p.inputs if i.made_by and i.made_by not in reused]
+    lines = [f"  reuse   {run}" for run in dict.fromkeys(reused)]
+    steps = [*plan.builds, ("", plan)]
+    for number, (key, each) in enumerate(steps, 1):
+        if each.done_by:
+            word, more = "reuse", f" as run {each.done_by}: nothing changed"
+        elif each.resumes:
+            word, more = "resume", f" run {each.resumes}"
+        else:
+            word, more = "run", ""
+        lines.append(f"  {number}. {word:<6} {key or each.recipe.step}{more}")
+    return lines
+
