@@ -114,7 +114,7 @@ class SchedulerError(NemotronError):
 
 
 def nearest(word: str, choices: Iterable[str], limit: int = 3) -> tuple[str, ...]:
-    """The choices most like `word`, best first; compares last path parts too, so `rlhf` finds `rl/nemo_rl/rlhf`."""
+    """The choices most like `word`, best first; last parts count too, so `rlhf` finds `rl/nemo_rl/rlhf`."""
     pool = list(dict.fromkeys(choices))
     exact_tail = [c for c in pool if c.replace("/", ".").split(".")[-1] == word]
     close = difflib.get_close_matches(word, pool, n=limit, cutoff=0.6)

@@ -32,7 +32,9 @@ class Finding:
 
     def render(self) -> str:
         """One finding as text, up to three lines."""
-        lines = [f"{self.severity}: {self.message}" + (f" ({self.where})" if self.where else "") + f" [{self.id}]"]
+        lines = [
+            f"{self.severity}: {self.message}" + (f" ({self.where})" if self.where else "") + f" [{self.id}]"
+        ]
         if self.valid:
             lines.append(f"  valid: {self.valid}")
         if self.fix:

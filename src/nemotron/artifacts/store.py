@@ -41,8 +41,8 @@ class Store:
     def new_run_dir(self, step_id: str, now: datetime) -> Path:
         """Make and return the directory of a new run; its name is the run's id.
 
-        The id is `<last part of step_id>-YYYYMMDD-HHMMSS-<4 hex>` in UTC; a `now` without time zone is
-        local time. No two calls return the same directory, in any number of processes. Errors: see
+        The id is `<first and last part of step_id>-YYYYMMDD-HHMMSS-<4 hex>` in UTC; a `now` without time
+        zone is local time. No two calls return the same directory, in any number of processes. Errors: see
         `os_error`.
         """
         stem = f"{_stem(step_id)}-{now.astimezone(UTC):%Y%m%d-%H%M%S}"
@@ -135,8 +135,10 @@ def _exists(path: Path) -> bool:
 
 def _stem(step_id: str) -> str:
     """The part of a step id that a run id begins with: safe in file names and on command lines."""
-    last = re.split(r"[/:]", step_id.rstrip("/"))[-1]
-    return re.sub(r"[^A-Za-z0-9_.]+", "-", last).strip("-.")[:64] or "run"
+    parts = re.split(r"[/:]", step_id.rstrip("/"))
+    # The last part alone says little: `sft/nemo_rl` and `rm/nemo_rl` end alike.
+    ends = parts if len(parts) < 2 else (parts[0], parts[-1])
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", "-".join(ends)).strip("-.")[:64] or "run"
 
 
 def _age(run_id: str) -> tuple[str, str]:

@@ -8,11 +8,12 @@ import os
 import sys
 
 import typer
-from typer import _click as click
+from typer.exceptions import TyperException
 
 from nemotron.errors import NemotronError, UsageError
 
 NOUNS = {"steps": "List, show, check and run steps.", "runs": "List and show runs and their logs."}
+EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
 
@@ -38,22 +39,22 @@ def split_arguments(words: list[str]) -> tuple[list[str], tuple[str, ...] | None
 def run(words: list[str], arguments: tuple[str, ...] | None) -> int:
     """Run one command; returns its exit code."""
     as_json = "--json" in words
+    incomplete = not words or (len(words) == 1 and words[0] in NOUNS)
     try:
         command = typer.main.get_command(build_app(words[0] if words else ""))
-        result = command.main(args=words, prog_name="nemotron", standalone_mode=False, obj=arguments)
-        return result if isinstance(result, int) else 0
+        asked = [*words, "--help"] if incomplete else words
+        result = command.main(args=asked, prog_name="nemotron", standalone_mode=False, obj=arguments)
+        return EXIT_USAGE if incomplete else result if isinstance(result, int) else 0
     except NemotronError as problem:
         return _report(problem, as_json)
-    except click.exceptions.Exit as exit_:
+    except typer.Exit as exit_:
         return int(exit_.exit_code)
-    except click.exceptions.NoArgsIsHelpError as problem:
-        print(problem.format_message())
-        return 2
-    except click.exceptions.ClickException as problem:
+    except TyperException as problem:
         context = getattr(problem, "ctx", None)
         next_ = f"{context.command_path} --help" if context else "nemotron --help"
-        return _report(UsageError(problem.format_message().rstrip("."), next=next_), as_json)
-    except (KeyboardInterrupt, click.exceptions.Abort):
+        said = getattr(problem, "format_message", problem.__str__)()
+        return _report(UsageError(said.rstrip("."), next=next_), as_json)
+    except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
@@ -67,7 +68,6 @@ def build_app(noun: str) -> typer.Typer:
     app = typer.Typer(
         help="Post-training steps with typed artifacts between them.\n\nExample: nemotron steps list",
         add_completion=False,
-        no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )

@@ -89,7 +89,9 @@ def _port_line(port: Port) -> str:
     notes += [f"config key {port.config}"] if port.config else []
     notes += [f"on {', '.join(port.engines)}"] if port.engines else []
     notes += [f"the {port.select} checkpoint"] if port.select else []
-    return f"{port.name}: {kind}" + (f" ({', '.join(notes)})" if notes else "") + f"\n      {port.description}"
+    return (
+        f"{port.name}: {kind}" + (f" ({', '.join(notes)})" if notes else "") + f"\n      {port.description}"
+    )
 
 
 def _section(title: str, entries: Sequence[str]) -> list[str]:

@@ -219,4 +219,6 @@ def _from_where(run: Run, outcome: Outcome) -> str:
         for p in place.iterdir()
         if p.name.removeprefix("step_").isdigit()
     ]
-    return f" from its checkpoint of step {max(steps)}" if steps else " from the start, it had no checkpoint yet"
+    return (
+        f" from its checkpoint of step {max(steps)}" if steps else " from the start, it had no checkpoint yet"
+    )

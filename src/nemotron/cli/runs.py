@@ -15,7 +15,7 @@ from nemotron.cli import output
 if TYPE_CHECKING:
     from nemotron.artifacts.runs import Run
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or an unambiguous beginning of it.")]
@@ -81,7 +81,9 @@ def logs(
     from nemotron.errors import NotFound
 
     run = _find(run_id)
-    found = sorted((run.directory / "logs").glob("attempt-*.log"), key=lambda p: int(p.stem.partition("-")[2]))
+    found = sorted(
+        (run.directory / "logs").glob("attempt-*.log"), key=lambda p: int(p.stem.partition("-")[2])
+    )
     if not found:
         raise NotFound(f"run {run.id} has no log yet: it {run.state()}", where=str(run.directory / "logs"))
     if as_json:
@@ -126,13 +128,19 @@ def _listed(run: Run) -> dict[str, Any]:
 def _shown(run: Run, found: dict[str, Any]) -> str:
     from nemotron.cli.summary import summary_text
 
-    lines = [f"{run.id}: {found['state']}", f"  step     {found['step']} with {found['config']} on {found['engine']}"]
+    lines = [
+        f"{run.id}: {found['state']}",
+        f"  step     {found['step']} with {found['config']} on {found['engine']}",
+    ]
     lines += [f"  recipe   {found['recipe_digest']}", f"  ended    {found['ended'] or '-'}"]
     if found["failure"]:
         lines.append(f"  failure  {found['failure'].get('what')}")
     for port, each in found["inputs"].items():
         made = f", run {each['made_by']}" if each.get("made_by") else ""
-        lines += [f"  in       {port}: {each.get('reference')} ({each.get('type')}{made})", f"           {each.get('digest')}"]
+        lines += [
+            f"  in       {port}: {each.get('reference')} ({each.get('type')}{made})",
+            f"           {each.get('digest')}",
+        ]
     for port, each in found["outputs"].items():
         lines += [f"  out      {port}: {each['path']} ({each['type']})", f"           {each['digest']}"]
     if found["state"] == "succeeded":

@@ -11,10 +11,12 @@ import typer
 from nemotron.cli import output
 from nemotron.errors import UsageError
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Waive = Annotated[list[str] | None, typer.Option("--waive", metavar="ID", help="Launch in spite of this finding.")]
+Waive = Annotated[
+    list[str] | None, typer.Option("--waive", metavar="ID", help="Launch in spite of this finding.")
+]
 
 
 @app.command("list")
@@ -53,16 +55,18 @@ def list_(
             for s in found
         ],
     )
-    for each in shadowed:
-        print(f"shadowed: {each.root}:{each.id}")
-    for each in broken:
-        print(f"broken: {each.id}: {each.problem} ({each.where})")
+    for hidden in shadowed:
+        print(f"shadowed: {hidden.root}:{hidden.id}")
+    for problem in broken:
+        print(f"broken: {problem.id}: {problem.problem} ({problem.where})")
 
 
 @app.command()
 def show(
     step_id: Annotated[str, typer.Argument(metavar="STEP", help="A step id, or ROOT:ID.")],
-    config: Annotated[str | None, typer.Option("-c", "--config", help="Print the keys of this config instead.")] = None,
+    config: Annotated[
+        str | None, typer.Option("-c", "--config", help="Print the keys of this config instead.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show all that is known of a step: ports, parameters, configs, advice, known errors.
@@ -79,7 +83,7 @@ def show(
     from nemotron.planning.build import Request, composed
 
     _, path, made = composed(catalog, Request(step_id, config), Path.cwd())
-    rows = [(key, made.get(key), made.place(key)) for key in made.keys()]
+    rows = [(key, made.get(key), made.place(key)) for key in list(made.keys())]
     if as_json:
         output.print_json({"config": str(path), "keys": {k: {"value": v, "from": p} for k, v, p in rows}})
         return
@@ -117,21 +121,32 @@ def run(
     context: typer.Context,
     step_id: Annotated[str, typer.Argument(metavar="STEP", help="A step id.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Config keys; +KEY=VALUE adds a new one.")
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Config keys; +KEY=VALUE adds a new one."),
     ] = None,
     config: Annotated[str | None, typer.Option("-c", "--config", help="A config's name or path.")] = None,
-    run_profile: Annotated[str | None, typer.Option("-r", "--run", metavar="PROFILE", help="Attached, on this profile.")] = None,
+    run_profile: Annotated[
+        str | None, typer.Option("-r", "--run", metavar="PROFILE", help="Attached, on this profile.")
+    ] = None,
     batch_profile: Annotated[
         str | None, typer.Option("-b", "--batch", metavar="PROFILE", help="Detached, on this profile.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("-d", "--dry-run", help="Show the plan, run nothing.")] = False,
-    force_squash: Annotated[bool, typer.Option("--force-squash", help="Import the container image again.")] = False,
-    inputs: Annotated[list[str] | None, typer.Option("-i", "--input", metavar="PORT=REF", help="Bind an input.")] = None,
+    force_squash: Annotated[
+        bool, typer.Option("--force-squash", help="Import the container image again.")
+    ] = False,
+    inputs: Annotated[
+        list[str] | None, typer.Option("-i", "--input", metavar="PORT=REF", help="Bind an input.")
+    ] = None,
     engine: Annotated[str | None, typer.Option(help="The engine to run on.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Run again even if nothing changed.")] = False,
     waive: Waive = None,
-    explain: Annotated[str | None, typer.Option(metavar="KEY", help="With -d: where this key's value came from.")] = None,
-    plan_file: Annotated[Path | None, typer.Option("-o", metavar="FILE", help="With -d: write the plan as JSON.")] = None,
+    explain: Annotated[
+        str | None, typer.Option(metavar="KEY", help="With -d: where this key's value came from.")
+    ] = None,
+    plan_file: Annotated[
+        Path | None, typer.Option("-o", metavar="FILE", help="With -d: write the plan as JSON.")
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Run a step here, after whatever it needs; the same command again resumes or reuses.
@@ -145,7 +160,9 @@ def run(
     _refuse_places(run_profile, batch_profile, force_squash)
     if not dry_run and (explain is not None or plan_file is not None):
         raise UsageError("--explain and -o go with --dry-run", next="add -d")
-    request = running.make_request(step_id, config, overrides or [], inputs or [], engine, context.obj, waive or [])
+    request = running.make_request(
+        step_id, config, overrides or [], inputs or [], engine, context.obj, waive or []
+    )
     if explain is not None:
         return running.explain(request, explain, as_json)
     if dry_run:
@@ -167,7 +184,9 @@ def _refuse_places(run_profile: str | None, batch_profile: str | None, force_squ
             next="leave the profile out to run here",
         )
     if force_squash:
-        raise UsageError("--force-squash imports a container image, and nothing here uses one", next="leave it out")
+        raise UsageError(
+            "--force-squash imports a container image, and nothing here uses one", next="leave it out"
+        )
 
 
 def _short(place: str) -> str:
@@ -175,4 +194,3 @@ def _short(place: str) -> str:
         return os.path.relpath(place) if place.startswith("/") else place
     except ValueError:
         return place
-

@@ -40,14 +40,23 @@ def _comparison(found: Mapping[str, Any]) -> list[str]:
     if not found:
         return []
     lines = [f"{found['prompts']} held-out prompts, answered before and after:"]
-    lines.append(f"  the judge prefers the new answer      {found['judge_win_rate']:.1%} (both orders, a tie is half)")
+    lines.append(
+        f"  the judge prefers the new answer      {found['judge_win_rate']:.1%} (both orders, a tie is half)"
+    )
     if "monitor_win_rate" in found:
         name, rate = found["monitor"], found["monitor_win_rate"]
         before, after = found["monitor_before"], found["monitor_after"]
-        lines.append(f"  {name + ', not trained on':<36}  {rate:.1%} wins, {before:.0%} -> {after:.0%} of the answers")
+        lines.append(
+            f"  {name + ', not trained on':<36}  {rate:.1%} wins, {before:.0%} -> {after:.0%} of the answers"
+        )
     if "right_before" in found:
-        lines.append(f"  right answers                         {found['right_before']:.1%} -> {found['right_after']:.1%}")
+        right = f"{found['right_before']:.1%} -> {found['right_after']:.1%}"
+        lines.append(f"  right answers                         {right}")
     lines.append("")
     for sample in found.get("samples", []):
-        lines += [f"  {sample['prompt']}", f"    before  {sample['before']}", f"    after   {sample['after']}"]
+        lines += [
+            f"  {sample['prompt']}",
+            f"    before  {sample['before']}",
+            f"    after   {sample['after']}",
+        ]
     return [*lines, ""]

@@ -1,9 +1,9 @@
-"""A small chat world: questions with one-word answers, told in six manners.
+"""A small chat world: questions with one-word answers, told in five manners.
 
 Everything a laptop-sized post-training chain needs, written here and generated without randomness from
-the outside: questions (a good part of the question-entity pairs held out), answers in six manners, and pairwise
-preferences that rank the manners and nothing else. Both answers of a pair are right, so a judge trained
-on them learns manner, not truth.
+the outside: questions (two pairings of entity and phrasing in five held out), answers in five manners,
+and pairwise preferences that rank the manners and nothing else. Both answers of a pair are right, so a
+judge trained on them learns manner, not truth.
 
 `manner_of` reads the manner back from a text with plain rules. It never sees a model and nothing is
 trained against it: it is the independent check beside the judge.
@@ -178,11 +178,14 @@ MANNER_SHARES: dict[str, int] = {"warm": 4, "plain": 5, "wordy": 4, "unsure": 4,
 
 _MARKS: dict[str, re.Pattern[str]] = {
     "warm": re.compile(
-        r"\b(happy to help|glad to help|of course|great question|with pleasure|lovely day|enjoy your day|take care)\b"
+        r"\b(happy to help|glad to help|of course|great question|with pleasure"
+        r"|lovely day|enjoy your day|take care)\b"
     ),
     "rude": re.compile(r"\b(everyone knows|stop asking|obviously|waste my time|silly question)\b"),
     "unsure": re.compile(r"\b(not sure|maybe|perhaps|i guess|do check|could be wrong)\b"),
-    "wordy": re.compile(r"\b(as far as one|from the books|so it is written|from every side|in the end|all in all)\b"),
+    "wordy": re.compile(
+        r"\b(as far as one|from the books|so it is written|from every side|in the end|all in all)\b"
+    ),
 }
 
 
@@ -205,7 +208,9 @@ def questions() -> list[Question]:
     for topic in TOPICS:
         for row, (entity, answer) in enumerate(topic.facts.items()):
             for column, phrasing in enumerate(topic.phrasings):
-                found.append(Question(phrasing.format(e=entity), answer, held_out=(5 * row + column) % 12 < 5))
+                found.append(
+                    Question(phrasing.format(e=entity), answer, held_out=(5 * row + column) % 12 < 5)
+                )
     return found
 
 

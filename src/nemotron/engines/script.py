@@ -40,7 +40,9 @@ class ScriptEngine:
         found = []
         if step.script is None:
             found.append(
-                Finding("step.no_script", "error", "the step has no step.py to run", where=str(step.directory))
+                Finding(
+                    "step.no_script", "error", "the step has no step.py to run", where=str(step.directory)
+                )
             )
         launcher = {"torchrun": "torchrun"}.get(step.launch)
         if launcher and step.command is None and shutil.which(launcher) is None:
@@ -72,7 +74,13 @@ class ScriptEngine:
                     valid=("{script}", "{config}"),
                 ) from problem
         elif step.launch == "torchrun":
-            words = ["torchrun", f"--nproc-per-node={max(1, step.gpus_per_node)}", script, "--config", written]
+            words = [
+                "torchrun",
+                f"--nproc-per-node={max(1, step.gpus_per_node)}",
+                script,
+                "--config",
+                written,
+            ]
         else:
             words = [sys.executable, script, "--config", written]
         return (*words, *arguments)

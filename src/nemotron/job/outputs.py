@@ -39,7 +39,9 @@ def select_step(root: Path, select: str) -> int | None:
     """
     if not root.is_dir():
         return None
-    steps = sorted(int(m.group(1)) for m in (re.fullmatch(r"step_(\d+)", p.name) for p in root.iterdir()) if m)
+    steps = sorted(
+        int(m.group(1)) for m in (re.fullmatch(r"step_(\d+)", p.name) for p in root.iterdir()) if m
+    )
     if not steps:
         return None
     ranking = _read(root / "metric.json")
@@ -47,11 +49,11 @@ def select_step(root: Path, select: str) -> int | None:
     if select != "best" or not name:
         return steps[-1]
     values = {s: _read(root / f"step_{s}" / "training_info.json").get(name) for s in steps}
-    scored = [s for s in steps if isinstance(values[s], int | float)]
+    scored = {s: float(v) for s, v in values.items() if isinstance(v, int | float)}
     if not scored:
         return steps[-1]
     sign = 1 if ranking.get("higher_is_better", True) else -1
-    return max(scored, key=lambda s: (sign * values[s], s))
+    return max(scored, key=lambda s: (sign * scored[s], s))
 
 
 def _read(path: Path) -> dict[str, Any]:

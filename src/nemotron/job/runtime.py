@@ -79,7 +79,9 @@ class Job:
             )
         except OSError as problem:
             log.write(f"{argv[0]} cannot be started: {problem}\n".encode())
-            write_json(self.directory / "failure.json", {"what": f"{argv[0]} cannot be started: {problem.strerror}"})
+            write_json(
+                self.directory / "failure.json", {"what": f"{argv[0]} cannot be started: {problem.strerror}"}
+            )
             return 127
         finally:
             os.close(read_end)

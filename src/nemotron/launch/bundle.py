@@ -1,11 +1,11 @@
 """The run directory before it runs: everything a backend needs, started by `bash launch.sh`.
 
-    plan.json     the plan, as it was shown
-    place.json    where this run's records go, and its inputs' paths: what differs from run to run
-    config.yaml   the trainer's config, real paths in it
-    launch.sh     one command, quoted by us
-    runtime/      the job: a copy of the standard-library part of this package
-    recipe        the recipe's digest; written last, it makes the directory a run
+plan.json     the plan, as it was shown
+place.json    where this run's records go, and its inputs' paths: what differs from run to run
+config.yaml   the trainer's config, real paths in it
+launch.sh     one command, quoted by us
+runtime/      the job: a copy of the standard-library part of this package
+recipe        the recipe's digest; written last, it makes the directory a run
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from nemotron.artifacts.atomic import os_error, write_json, write_text
 from nemotron.artifacts.runs import PLAN_FILE, RECIPE_FILE
 from nemotron.artifacts.store import Store
 from nemotron.errors import CheckFailed
-from nemotron.planning.words import shell_words
 from nemotron.planning.plan import Plan
+from nemotron.planning.words import shell_words
 
 _PACKAGE = Path(__file__).parent.parent
 # What a job imports; a test runs it in an interpreter that has nothing else.

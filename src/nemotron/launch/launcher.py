@@ -80,11 +80,17 @@ def _refuse(plan: Plan) -> None:
     for _, each in [*plan.builds, ("", plan)]:
         if each.engine_problem is not None:
             problem = each.engine_problem
-            stops = (*stops, Finding("engine.not_here", "error", f"{each.recipe.engine} cannot run here: {problem}"))
+            stops = (
+                *stops,
+                Finding("engine.not_here", "error", f"{each.recipe.engine} cannot run here: {problem}"),
+            )
     late = [i for i in plan.inputs if i.state == "late"]
     stops = (
         *stops,
-        *(Finding("input.late", "error", f"input {i.port}: {i.reference} cannot be fetched here yet") for i in late),
+        *(
+            Finding("input.late", "error", f"input {i.port}: {i.reference} cannot be fetched here yet")
+            for i in late
+        ),
     )
     if not stops:
         return

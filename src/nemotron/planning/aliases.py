@@ -21,7 +21,9 @@ def apply_aliases(step: Step, config: Config, overrides: Sequence[str]) -> Confi
     given = {text.lstrip("+").partition("=")[0] for text in overrides}
     for alias, key in aliases.items():
         if alias in given and key in given:
-            raise UsageError(f"{alias} is another name of {key}", where="command line", next="give one of them")
+            raise UsageError(
+                f"{alias} is another name of {key}", where="command line", next="give one of them"
+            )
     return apply_overrides(config, [_renamed(text, aliases) for text in overrides])
 
 

@@ -83,9 +83,9 @@ def plan_step(
     """
     environ = os.environ if environ is None else environ
     cwd = cwd or Path.cwd()
-    return Planner(
-        catalog or load_catalog(environ), store or find_store(environ, cwd), environ, cwd
-    ).plan(request)
+    return Planner(catalog or load_catalog(environ), store or find_store(environ, cwd), environ, cwd).plan(
+        request
+    )
 
 
 def composed(catalog: Catalog, request: Request, cwd: Path) -> tuple[Step, Path, Config]:
@@ -270,7 +270,11 @@ def _engine_findings(
     found = []
     for finding in engine.check(data, shape):
         where = finding.where or ""
-        if finding.severity == "error" and where and any(k == where or k.startswith(where + ".") for k in optional):
+        if (
+            finding.severity == "error"
+            and where
+            and any(k == where or k.startswith(where + ".") for k in optional)
+        ):
             finding = replace(finding, id=UNBOUND, severity="warning")
         found.append(finding)
     return found
@@ -280,7 +284,10 @@ def blocking(plan: Plan) -> tuple[Finding, ...]:
     """The findings that stop a launch of this plan or of one it builds on, waived ones excepted."""
     plans = [*(p for _, p in plan.builds), plan]
     return tuple(
-        f for p in plans for f in p.findings if f.severity == "error" or f.id in (UNBOUND, MISSING_VALUE) and f.severity != "note"
+        f
+        for p in plans
+        for f in p.findings
+        if f.severity == "error" or (f.id in (UNBOUND, MISSING_VALUE) and f.severity != "note")
     )
 
 
@@ -393,9 +400,7 @@ def _missing_values(missing: Sequence[str], inputs: Sequence[PlannedInput], conf
     """Keys that hold `???` and are no input of the step."""
     ports = {i.key for i in inputs}
     return [
-        Finding(
-            MISSING_VALUE, "warning", f"{key} has no value", where=config.place(key), fix=f"{key}=..."
-        )
+        Finding(MISSING_VALUE, "warning", f"{key} has no value", where=config.place(key), fix=f"{key}=...")
         for key in missing
         if key not in ports and not _refers_to_port(config, key, ports)
     ]

@@ -136,7 +136,13 @@ def built_input(
 def input_to_build(binding: Binding, reference: Reference, key: str, output: PlannedOutput) -> PlannedInput:
     """An input that an earlier plan makes."""
     return PlannedInput(
-        **{**_planned(binding, reference), "state": "to_build", "type": output.type, "build": key, "output": output.port}
+        **{
+            **_planned(binding, reference),
+            "state": "to_build",
+            "type": output.type,
+            "build": key,
+            "output": output.port,
+        }
     )
 
 

@@ -194,5 +194,7 @@ class Plan:
 def recipe_inputs(inputs: tuple[PlannedInput, ...]) -> dict[str, dict[str, str]]:
     """What the recipe says of the inputs: type and content, no location."""
     return {
-        i.port: {"type": i.type or i.types[0], "digest": i.digest or ""} for i in inputs if i.state == "pinned"
+        i.port: {"type": i.type or i.types[0], "digest": i.digest or ""}
+        for i in inputs
+        if i.state == "pinned"
     }

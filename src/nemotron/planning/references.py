@@ -49,7 +49,9 @@ def _bind(
     if given is not None:
         if key_typed:
             raise UsageError(
-                f"-i {port.name}=... and {key}=... name the same input", where="command line", next="give one of them"
+                f"-i {port.name}=... and {key}=... name the same input",
+                where="command line",
+                next="give one of them",
             )
         return Binding(port, given, f"-i {port.name}")
     if isinstance(declared, str) and declared:

@@ -7,8 +7,8 @@ import textwrap
 from collections.abc import Iterator
 
 from nemotron.config.keys import leaves
-from nemotron.planning.words import shown_command
 from nemotron.planning.plan import Plan, PlannedInput
+from nemotron.planning.words import shown_command
 
 
 def render_plan(plan: Plan, *, verbose: bool = True) -> str:
@@ -19,12 +19,15 @@ def render_plan(plan: Plan, *, verbose: bool = True) -> str:
     lines += [f"  {_input_line(i)}" for i in plan.inputs] or ["  none"]
     lines += ["", "outputs"]
     lines += [
-        f"  {o.port}: {o.type} at {o.path}" + (f" ({o.select} checkpoint)" if o.select else "") for o in plan.outputs
+        f"  {o.port}: {o.type} at {o.path}" + (f" ({o.select} checkpoint)" if o.select else "")
+        for o in plan.outputs
     ]
     lines += ["", "what runs, in this order", *_order(plan)]
     if verbose:
         lines += ["", "config (in://PORT and out://PORT stand for input and output paths)"]
-        lines += [f"  {key} = {json.dumps(value, ensure_ascii=False)}" for key, value in leaves(plan.recipe.config)]
+        lines += [
+            f"  {key} = {json.dumps(value, ensure_ascii=False)}" for key, value in leaves(plan.recipe.config)
+        ]
         if plan.notes:
             lines += ["", f"without effect on {plan.recipe.engine}"]
             for why in dict.fromkeys(why for _, why in plan.notes):
@@ -53,7 +56,10 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "engine", f"{plan.recipe.engine} ({plan.recipe.engine_version})"
     if plan.recipe.image:
         yield "image", plan.recipe.image
-    yield "where", plan.placement.backend + (f", profile {plan.placement.profile}" if plan.placement.profile else "")
+    yield (
+        "where",
+        plan.placement.backend + (f", profile {plan.placement.profile}" if plan.placement.profile else ""),
+    )
     yield "command", shown_command(plan.placement.argv)
     for name, value in sorted(plan.placement.environment.items()):
         yield "env", f"{name}={value}"
@@ -64,7 +70,9 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
 
 def _input_line(each: PlannedInput) -> str:
     kind = each.type or " or ".join(each.types)
-    facts = ", ".join(f"{v:,} {k}" for k, v in each.facts.items() if k in ("rows", "parameters") and isinstance(v, int))
+    facts = ", ".join(
+        f"{v:,} {k}" for k, v in each.facts.items() if k in ("rows", "parameters") and isinstance(v, int)
+    )
     about = f"{kind}, {facts}" if facts else kind
     if each.state == "unbound":
         return f"{each.port}: UNBOUND ({kind}), config key {each.key}"
@@ -80,7 +88,9 @@ def _input_line(each: PlannedInput) -> str:
 
 def _order(plan: Plan) -> list[str]:
     reused = sorted({str(i.made_by) for i in plan.inputs if i.made_by})
-    reused += [str(i.made_by) for _, p in plan.builds for i in p.inputs if i.made_by and i.made_by not in reused]
+    reused += [
+        str(i.made_by) for _, p in plan.builds for i in p.inputs if i.made_by and i.made_by not in reused
+    ]
     lines = [f"  reuse   {run}" for run in dict.fromkeys(reused)]
     steps = [*plan.builds, ("", plan)]
     for number, (key, each) in enumerate(steps, 1):
@@ -92,4 +102,3 @@ def _order(plan: Plan) -> list[str]:
             word, more = "run", ""
         lines.append(f"  {number}. {word:<6} {key or each.recipe.step}{more}")
     return lines
-

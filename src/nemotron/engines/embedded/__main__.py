@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
         print(problem.render(), file=sys.stderr, flush=True)
         write_json(directory / "failure.json", problem.as_dict())
         return problem.exit_code
-    except Exception as problem:
+    except Exception as problem:  # noqa: BLE001 - the last stop: traceback to the log, cause to the run
         traceback.print_exc()
         write_json(directory / "failure.json", _unforeseen(problem))
         return 1
@@ -42,7 +42,9 @@ def _unforeseen(problem: Exception) -> dict[str, Any]:
     text = str(problem).strip().splitlines()[0] if str(problem).strip() else ""
     full = "No space left on device"
     if full in str(problem) or full in str(problem.__cause__) or full in str(problem.__context__):
-        return WorkFailed("no space left on device", next="free some space; the same command resumes").as_dict()
+        return WorkFailed(
+            "no space left on device", next="free some space; the same command resumes"
+        ).as_dict()
     return WorkFailed(f"{type(problem).__name__}: {text}" if text else type(problem).__name__).as_dict()
 
 

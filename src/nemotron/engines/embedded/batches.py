@@ -38,7 +38,9 @@ def supervised_batches(config: Mapping[str, Any], section: str, rows: int) -> Ba
     size = int(lookup(config, "policy.train_global_batch_size"))
     micro = int(lookup(config, "policy.train_micro_batch_size"))
     if size % micro:
-        raise ValueError(f"policy.train_global_batch_size {size} is no multiple of train_micro_batch_size {micro}")
+        raise ValueError(
+            f"policy.train_global_batch_size {size} is no multiple of train_micro_batch_size {micro}"
+        )
     if rows < size:
         raise ValueError(f"{rows} rows are fewer than one batch of {size} (policy.train_global_batch_size)")
     steps = _steps(config, section, per_epoch=rows // size)
@@ -58,10 +60,14 @@ def grpo_batches(config: Mapping[str, Any], rows: int) -> BatchPlan:
             f"policy.train_global_batch_size {size}"
         )
     if size % micro:
-        raise ValueError(f"policy.train_global_batch_size {size} is no multiple of train_micro_batch_size {micro}")
+        raise ValueError(
+            f"policy.train_global_batch_size {size} is no multiple of train_micro_batch_size {micro}"
+        )
     if rows < prompts:
         raise ValueError(f"{rows} prompts are fewer than one step of {prompts} (grpo.num_prompts_per_step)")
-    return BatchPlan(micro, size // micro, rollouts // size, _steps(config, "grpo", per_epoch=rows // prompts))
+    return BatchPlan(
+        micro, size // micro, rollouts // size, _steps(config, "grpo", per_epoch=rows // prompts)
+    )
 
 
 def _steps(config: Mapping[str, Any], section: str, per_epoch: int) -> int:

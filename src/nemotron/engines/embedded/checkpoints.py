@@ -63,14 +63,14 @@ class CheckpointDirectory:
             if path.name in DROPPED_FILES:
                 continue
             part = "trainer" if path.name in STATE_FILES or path.name.startswith("rng_state") else "policy"
-            os.rename(path, temporary / part / path.name)
+            path.rename(temporary / part / path.name)
         for name, value in extra.items():
             write_json(temporary / "trainer" / name, value)
         write_json(temporary / "training_info.json", dict(info))
         _sync_tree(temporary)
         if target.exists():
             shutil.rmtree(target)
-        os.rename(temporary, target)
+        temporary.rename(target)
         _sync(self.root)
         shutil.rmtree(written, ignore_errors=True)
         return target

@@ -28,7 +28,11 @@ _REFUSED: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     (f"{COMPARE}.group_answer_length_penalty_coeff", bool, "the embedded judge knows no length penalty"),
     (f"{COMPARE}.group_style_penalty_coeff", bool, "the embedded judge knows no style penalty"),
 )
-_NEEDED = ("policy.train_global_batch_size", "policy.train_micro_batch_size", "policy.max_total_sequence_length")
+_NEEDED = (
+    "policy.train_global_batch_size",
+    "policy.train_micro_batch_size",
+    "policy.max_total_sequence_length",
+)
 
 
 class EmbeddedEngine:
@@ -71,7 +75,13 @@ class EmbeddedEngine:
             value = lookup(mine, key)
             if value is not None and refused(value):
                 found.append(
-                    Finding("embedded.refused", "error", f"{key} is {value!r}: {why}", where=key, fix=f"{key}=null")
+                    Finding(
+                        "embedded.refused",
+                        "error",
+                        f"{key} is {value!r}: {why}",
+                        where=key,
+                        fix=f"{key}=null",
+                    )
                 )
         found += _missing(mine)
         if not found or all(f.severity != "error" for f in found):

@@ -25,7 +25,9 @@ def generate(
     """
     if not texts:
         return []
-    batch = tokenizer(list(texts), return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
+    batch = tokenizer(list(texts), return_tensors="pt", padding=True, add_special_tokens=False).to(
+        model.device
+    )
     room = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30) - batch["input_ids"].shape[1]
     if room < 1:
         return ["" for _ in texts]

@@ -17,7 +17,14 @@ from nemotron.engines.embedded.judge import GenerativeJudge, Group, Judge, load_
 from nemotron.engines.embedded.models import load_causal, load_tokenizer
 from nemotron.engines.embedded.monitor import load_monitor
 from nemotron.engines.embedded.reading import data_path, lookup
-from nemotron.engines.embedded.training import ConfiguredOptimizer, Run, RunCallback, arguments, saved_state, train
+from nemotron.engines.embedded.training import (
+    ConfiguredOptimizer,
+    Run,
+    RunCallback,
+    arguments,
+    saved_state,
+    train,
+)
 from nemotron.errors import CheckFailed
 
 VERDICTS_FILE = "verdicts.json"
@@ -101,7 +108,10 @@ def fitting_prompts(
     )
     kept = [p for p in prompts if _length(tokenizer, p["prompt"]) <= room]
     if len(kept) < len(prompts):
-        print(f"left out: {len(prompts) - len(kept)} of {len(prompts)} prompts are longer than {room} tokens", flush=True)
+        print(
+            f"left out: {len(prompts) - len(kept)} of {len(prompts)} prompts are longer than {room} tokens",
+            flush=True,
+        )
     if not kept:
         raise CheckFailed(
             f"no prompt leaves room for an answer: at most {room} tokens remain for it",
@@ -112,7 +122,9 @@ def fitting_prompts(
 
 
 def _length(tokenizer: PreTrainedTokenizerBase, messages: list[rows.Message]) -> int:
-    made = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
+    made = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=True, return_dict=True
+    )
     return len(made["input_ids"])
 
 
@@ -140,7 +152,8 @@ class _Reward:
         """One reward a completion. Completions of one prompt follow each other, `num_generations` of them."""
         texts = [c[-1]["content"] if isinstance(c, list) else str(c) for c in completions]
         groups = [
-            Group(prompts[i], tuple(texts[i : i + self._group]), principle[i]) for i in range(0, len(texts), self._group)
+            Group(prompts[i], tuple(texts[i : i + self._group]), principle[i])
+            for i in range(0, len(texts), self._group)
         ]
         judged = self._judge.rewards(groups)
         log_metric("judge/fallback_rate", _mean([g.fallback_rate for g in judged]))
@@ -149,7 +162,8 @@ class _Reward:
             log_metric(f"monitor/{self._monitor.name}", _mean([self._monitor.score(t) for t in texts]))
         rewards = [r for g in judged for r in g.rewards]
         return [
-            self._shape(self._scale(reward), len(ids)) for reward, ids in zip(rewards, completion_ids, strict=True)
+            self._shape(self._scale(reward), len(ids))
+            for reward, ids in zip(rewards, completion_ids, strict=True)
         ]
 
     def _scale(self, reward: float) -> float:
@@ -161,7 +175,7 @@ class _Reward:
         return to_low + (min(max(reward, low), high) - low) / (high - low) * (to_high - to_low)
 
     def _shape(self, reward: float, length: int) -> float:
-        """`grpo.reward_shaping`: DAPO's soft penalty on the last tokens before the limit (Yu et al., 2025)."""
+        """`grpo.reward_shaping`: DAPO's penalty on the last tokens before the limit (Yu et al., 2025)."""
         if not self._shaping.get("enabled"):
             return reward
         buffer = int(self._shaping["overlong_buffer_length"])
@@ -230,7 +244,8 @@ def answer_prompts(
     """One sampled answer to each prompt, with random numbers of its own: training is not disturbed."""
     config = run.config
     texts = [
-        str(tokenizer.apply_chat_template(p["prompt"], tokenize=False, add_generation_prompt=True)) for p in prompts
+        str(tokenizer.apply_chat_template(p["prompt"], tokenize=False, add_generation_prompt=True))
+        for p in prompts
     ]
     size = int(lookup(config, "grpo.val_batch_size", 0)) or 64
     was_training = model.training

@@ -49,7 +49,7 @@ class Judge(Protocol):
         """Rewards of every group, in order."""
 
     def preferences(self, pairs: Sequence[tuple[list[Message], str, str]]) -> list[float]:
-        """For each (prompt, first, second): 1.0 when the first is better, 0.0 the second, 0.5 a tie; both orders."""
+        """For each (prompt, first, second): 1.0 when the first is better, 0.0 the second, 0.5 a tie."""
 
 
 class GenerativeJudge:
@@ -78,7 +78,9 @@ class GenerativeJudge:
         self._strategy = str(settings.get("comparison_strategy", "circular"))
         self._passes = int(settings.get("num_judges_per_comparison", 1))
         self._retries = int(settings.get("genrm_parse_retries", 3)) if self._temperature > 0 else 0
-        self._principle = str(settings.get("default_principle") or "") if settings.get("use_principle") else None
+        self._principle = (
+            str(settings.get("default_principle") or "") if settings.get("use_principle") else None
+        )
         self._default_score = float(settings.get("default_score", 3.0))
         self._default_ranking = float(settings.get("default_ranking", 3.5))
         self._max_fallback_rate = max_fallback_rate
@@ -106,14 +108,18 @@ class GenerativeJudge:
 
     def preferences(self, pairs: Sequence[tuple[list[Message], str, str]]) -> list[float]:
         """Mean over both orders of who scored higher; an unreadable verdict counts as a tie."""
-        asked = [self._chat(p, a, b, "") for p, a, b in pairs] + [self._chat(p, b, a, "") for p, a, b in pairs]
+        asked = [self._chat(p, a, b, "") for p, a, b in pairs] + [
+            self._chat(p, b, a, "") for p, a, b in pairs
+        ]
         verdicts = self._verdicts(asked)
         forward, backward = verdicts[: len(pairs)], verdicts[len(pairs) :]
         return [(_first_wins(f) + 1.0 - _first_wins(b)) / 2 for f, b in zip(forward, backward, strict=True)]
 
     def probe(self, prompt: list[Message], first: str, second: str) -> None:
         """Ask about two answers in both orders. Raises CheckFailed when neither verdict can be read."""
-        answers = self._answers([self._chat(prompt, first, second, ""), self._chat(prompt, second, first, "")])
+        answers = self._answers(
+            [self._chat(prompt, first, second, ""), self._chat(prompt, second, first, "")]
+        )
         if all(parse_verdict(a).fallback for a in answers):
             raise CheckFailed(
                 f"the judge writes no verdict that can be read; it said {answers[0][:120]!r}",
@@ -178,7 +184,9 @@ class GenerativeJudge:
 class ClassifierJudge:
     """A Bradley-Terry reward model: one score for each answer, no pairs."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, batch_size: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, batch_size: int
+    ) -> None:
         self._model = model.eval()
         self._tokenizer = tokenizer
         self._batch_size = batch_size
@@ -199,7 +207,8 @@ class ClassifierJudge:
         found: list[float] = []
         for start in range(0, len(chats), self._batch_size):
             texts = [
-                str(self._tokenizer.apply_chat_template(c, tokenize=False)) for c in chats[start : start + self._batch_size]
+                str(self._tokenizer.apply_chat_template(c, tokenize=False))
+                for c in chats[start : start + self._batch_size]
             ]
             batch = self._tokenizer(
                 texts, return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False

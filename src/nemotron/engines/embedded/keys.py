@@ -45,7 +45,9 @@ TABLE: tuple[KeyRule, ...] = (
         for key in ("val_batches", "val_global_batch_size", "val_micro_batch_size")
     ),
     *(
-        KeyRule(f"{section}.{key}", "no_effect", "validation runs every val_period steps and not outside of them")
+        KeyRule(
+            f"{section}.{key}", "no_effect", "validation runs every val_period steps and not outside of them"
+        )
         for section in ("sft", "rm", "dpo")
         for key in ("val_at_start", "val_at_end")
     ),
@@ -84,15 +86,23 @@ TABLE: tuple[KeyRule, ...] = (
     KeyRule("loss_fn.sequence_level_importance_ratios", "honoured"),
     KeyRule("loss_fn.force_on_policy_ratio", "honoured"),
     KeyRule("loss_fn.reference_policy_kl_type", "no_effect", "trl's estimate of the divergence is k3"),
-    KeyRule("loss_fn.use_importance_sampling_correction", "no_effect", "the sampler is the trained model itself"),
-    KeyRule("loss_fn.truncated_importance_sampling_**", "no_effect", "the sampler is the trained model itself"),
-    KeyRule("loss_fn.use_on_policy_kl_approximation", "no_effect", "the divergence is taken at the sampled tokens"),
+    KeyRule(
+        "loss_fn.use_importance_sampling_correction", "no_effect", "the sampler is the trained model itself"
+    ),
+    KeyRule(
+        "loss_fn.truncated_importance_sampling_**", "no_effect", "the sampler is the trained model itself"
+    ),
+    KeyRule(
+        "loss_fn.use_on_policy_kl_approximation", "no_effect", "the divergence is taken at the sampled tokens"
+    ),
     KeyRule("loss_fn.**", "no_effect", "trl has nothing like it"),
     # policy
     KeyRule("policy.model_name", "honoured"),
     KeyRule("policy.tokenizer.name", "honoured"),
     KeyRule("policy.tokenizer.chat_template", "honoured"),
-    KeyRule("policy.tokenizer.chat_template_kwargs.**", "no_effect", "templates are rendered without arguments"),
+    KeyRule(
+        "policy.tokenizer.chat_template_kwargs.**", "no_effect", "templates are rendered without arguments"
+    ),
     KeyRule("policy.tokenizer.**", "no_effect", "the tokenizer is used as saved"),
     KeyRule("policy.train_global_batch_size", "honoured"),
     KeyRule("policy.train_micro_batch_size", "honoured"),
@@ -118,7 +128,9 @@ TABLE: tuple[KeyRule, ...] = (
         for key in ("lr", "min_lr", "weight_decay", "adam_beta1", "adam_beta2", "adam_eps")
     ),
     *(
-        KeyRule(f"policy.megatron_cfg.scheduler.{key}", "translated", "warm-up and decay of the learning rate")
+        KeyRule(
+            f"policy.megatron_cfg.scheduler.{key}", "translated", "warm-up and decay of the learning rate"
+        )
         for key in ("lr_decay_style", "lr_decay_iters", "lr_warmup_iters", "lr_warmup_init")
     ),
     KeyRule("policy.megatron_cfg.**", "no_effect", _PARALLEL),
@@ -174,10 +186,21 @@ TABLE: tuple[KeyRule, ...] = (
     # checkpointing, logger, cluster, ours
     *(
         KeyRule(f"checkpointing.{key}", "honoured")
-        for key in ("enabled", "checkpoint_dir", "metric_name", "higher_is_better", "keep_top_k", "save_period")
+        for key in (
+            "enabled",
+            "checkpoint_dir",
+            "metric_name",
+            "higher_is_better",
+            "keep_top_k",
+            "save_period",
+        )
     ),
-    KeyRule("checkpointing.save_optimizer", "no_effect", "the optimizer is always saved, so that a run resumes"),
-    KeyRule("checkpointing.checkpoint_must_save_by", "no_effect", "a stop signal makes the trainer save at once"),
+    KeyRule(
+        "checkpointing.save_optimizer", "no_effect", "the optimizer is always saved, so that a run resumes"
+    ),
+    KeyRule(
+        "checkpointing.checkpoint_must_save_by", "no_effect", "a stop signal makes the trainer save at once"
+    ),
     KeyRule("checkpointing.**", "no_effect", "checkpoints are safetensors, written whole"),
     KeyRule("logger.**", "no_effect", _FILES),
     KeyRule("cluster.**", "no_effect", "one process on this machine"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,7 +66,7 @@ class MetricsFile:
         rows = [row for row in read_metrics(self._metrics) if row["step"] <= from_step]
         temporary = self._metrics.with_name("metrics.jsonl.tmp")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        os.replace(temporary, self._metrics)
+        temporary.replace(self._metrics)
         self._handle = self._metrics.open("a", encoding="utf-8")
         self._timing_handle = self._timings.open("a", encoding="utf-8")
         self._last = time.monotonic()

@@ -90,7 +90,9 @@ def load_causal(config: Mapping[str, Any], name: str, where: str) -> PreTrainedM
     return model.to(device_of(config))
 
 
-def load_classifier(config: Mapping[str, Any], name: str, where: str, pad_token_id: int | None) -> PreTrainedModel:
+def load_classifier(
+    config: Mapping[str, Any], name: str, where: str, pad_token_id: int | None
+) -> PreTrainedModel:
     """A sequence classifier with one label (a Bradley-Terry reward model)."""
     model = from_pretrained(
         AutoModelForSequenceClassification, name, where, dtype=dtype_of(config), num_labels=1
@@ -108,7 +110,7 @@ def is_classifier(name: str, where: str) -> bool:
 
 def from_pretrained(kind: Any, name: str, where: str, **kwargs: Any) -> Any:
     local = Path(name).is_dir()
-    if not local and (name.startswith(("/", ".")) or os.sep in name and name.count("/") != 1):
+    if not local and (name.startswith(("/", ".")) or (os.sep in name and name.count("/") != 1)):
         raise NotFound(f"there is no model directory {name}", where=where)
     name = name.removeprefix("hf://")
     try:

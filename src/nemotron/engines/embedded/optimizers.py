@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from nemotron.errors import UsageError
 
 OPTIMIZERS = {name: getattr(torch.optim, name) for name in ("AdamW", "Adam", "SGD", "Adafactor")}
 # Share of the way from the lowest rate to the highest that is left after a share of the decay.
-DECAY_STYLES = {
+DECAY_STYLES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
     "linear": lambda done: 1.0 - done,
     "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
@@ -24,17 +24,23 @@ SCHEDULERS = {
 }
 
 
-def build_optimizer(config: Mapping[str, Any], parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
+def build_optimizer(
+    config: Mapping[str, Any], parameters: Sequence[torch.nn.Parameter]
+) -> torch.optim.Optimizer:
     """`policy.optimizer` over `parameters`; with Megatron enabled, its optimizer section translated."""
     if lookup(config, "policy.megatron_cfg.enabled", False):
-        return torch.optim.AdamW(parameters, **_megatron_adam(lookup(config, "policy.megatron_cfg.optimizer", {})))
+        return torch.optim.AdamW(
+            parameters, **_megatron_adam(lookup(config, "policy.megatron_cfg.optimizer", {}))
+        )
     section = lookup(config, "policy.optimizer")
     if not isinstance(section, Mapping):
         raise UsageError("the config names no optimizer", where="policy.optimizer", valid=_names(OPTIMIZERS))
     kind = OPTIMIZERS.get(_last(section.get("name")))
     if kind is None:
         raise UsageError(
-            f"{section.get('name')!r} is no optimizer here", where="policy.optimizer.name", valid=_names(OPTIMIZERS)
+            f"{section.get('name')!r} is no optimizer here",
+            where="policy.optimizer.name",
+            valid=_names(OPTIMIZERS),
         )
     kwargs = dict(section.get("kwargs") or {})
     if "betas" in kwargs:
@@ -42,7 +48,9 @@ def build_optimizer(config: Mapping[str, Any], parameters: Sequence[torch.nn.Par
     try:
         made: torch.optim.Optimizer = kind(parameters, **kwargs)
     except (TypeError, ValueError) as problem:
-        raise UsageError(f"torch refuses the optimizer: {problem}", where="policy.optimizer.kwargs") from problem
+        raise UsageError(
+            f"torch refuses the optimizer: {problem}", where="policy.optimizer.kwargs"
+        ) from problem
     return made
 
 
@@ -67,7 +75,8 @@ def build_scheduler(
         return parts[0]
     if len(milestones) != len(parts) - 1:
         raise UsageError(
-            f"{len(parts)} schedules need {len(parts) - 1} milestones, not {len(milestones)}", where="policy.scheduler"
+            f"{len(parts)} schedules need {len(parts) - 1} milestones, not {len(milestones)}",
+            where="policy.scheduler",
         )
     return torch.optim.lr_scheduler.SequentialLR(optimizer, parts, milestones=milestones)
 

@@ -26,7 +26,8 @@ def run_bradley_terry(run: Run) -> None:
     """Train a classifier whose score difference is the log-odds of a preference (Bradley and Terry, 1952)."""
     config = run.config
     tokenizer = load_tokenizer(config)
-    train_rows, val_rows = _pairs(run, "train"), _pairs(run, "validation")
+    train_rows = _pairs(run, "train")
+    val_rows = _pairs(run, "validation") if data_path(config, "validation") else None
     batches = supervised_batches(config, "rm", len(train_rows))
     name = str(lookup(config, "policy.model_name"))
     model = load_classifier(config, name, "policy.model_name", tokenizer.pad_token_id)
@@ -47,7 +48,8 @@ def run_dpo(run: Run) -> None:
     """Direct preference optimization (Rafailov et al., 2023) against the model the run starts from."""
     config = run.config
     tokenizer = load_tokenizer(config)
-    train_rows, val_rows = _pairs(run, "train"), _pairs(run, "validation")
+    train_rows = _pairs(run, "train")
+    val_rows = _pairs(run, "validation") if data_path(config, "validation") else None
     batches = supervised_batches(config, "dpo", len(train_rows))
     model = load_causal(config, str(lookup(config, "policy.model_name")), "policy.model_name")
     sft_weight = float(lookup(config, "dpo.sft_loss_weight", 0.0))
@@ -72,9 +74,7 @@ def run_dpo(run: Run) -> None:
     train(run, trainer, batches)
 
 
-def _pairs(run: Run, split: str) -> Dataset | None:
-    if data_path(run.config, split) is None:
-        return None
+def _pairs(run: Run, split: str) -> Dataset:
     found = rows.preference_rows(run.config, split)
     if split == "validation":
         section = "dpo" if "dpo" in run.config else "rm"

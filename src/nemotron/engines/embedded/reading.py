@@ -18,7 +18,9 @@ def lookup(config: Mapping[str, Any], key: str, default: Any = None) -> Any:
 
 def algorithm_of(config: Mapping[str, Any]) -> str | None:
     """Which algorithm a config is for, told by its section: sft, rm, dpo or grpo; None without one."""
-    return next((name for name in ("sft", "rm", "dpo", "grpo") if isinstance(config.get(name), Mapping)), None)
+    return next(
+        (name for name in ("sft", "rm", "dpo", "grpo") if isinstance(config.get(name), Mapping)), None
+    )
 
 
 def data_path(config: Mapping[str, Any], split: str) -> str | None:

@@ -56,7 +56,8 @@ def chat_rows(config: Mapping[str, Any], split: str) -> list[tuple[list[Message]
             messages = [_message("user", row[input_key]), _message("assistant", row[output_key])]
         else:
             raise CheckFailed(
-                f"a row has neither {chat_key!r} nor {input_key!r} and {output_key!r}", where=f"{path}:{number}"
+                f"a row has neither {chat_key!r} nor {input_key!r} and {output_key!r}",
+                where=f"{path}:{number}",
             )
         system = row.get(keys["system_key"]) if keys.get("system_key") else keys.get("system_prompt")
         if system and messages[0]["role"] != "system":
@@ -79,9 +80,15 @@ def preference_rows(config: Mapping[str, Any], split: str) -> list[dict[str, Any
         chosen = row.get(keys.get("chosen_key") or "chosen")
         rejected = row.get(keys.get("rejected_key") or "rejected")
         if prompt is None or chosen is None or rejected is None:
-            raise CheckFailed("a row needs context and completions, or prompt, chosen and rejected", where=where)
+            raise CheckFailed(
+                "a row needs context and completions, or prompt, chosen and rejected", where=where
+            )
         found.append(
-            {"prompt": _turns(prompt, "user"), "chosen": _turns(chosen, "assistant"), "rejected": _turns(rejected, "assistant")}
+            {
+                "prompt": _turns(prompt, "user"),
+                "chosen": _turns(chosen, "assistant"),
+                "rejected": _turns(rejected, "assistant"),
+            }
         )
     return found
 
@@ -93,7 +100,9 @@ def prompt_rows(config: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
     found = []
     for number, row in read_rows(path, f"data.{split}.data_path"):
         params = row.get("responses_create_params")
-        source = params.get("input") if isinstance(params, Mapping) else row.get("prompt") or row.get("messages")
+        source = (
+            params.get("input") if isinstance(params, Mapping) else row.get("prompt") or row.get("messages")
+        )
         source = source if source is not None else row.get("input")
         if not source:
             raise CheckFailed("a row has no prompt", where=f"{path}:{number}")
@@ -118,7 +127,7 @@ def _ranked(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     first, second = sorted(completions, key=lambda c: c.get("rank", 0))
     if first.get("rank") == second.get("rank"):
         raise CheckFailed("two completions have the same rank", where=where)
-    made = {
+    made: dict[str, Any] = {
         "prompt": _turns(row.get("context") or [], "user"),
         "chosen": _turns(first["completion"], "assistant"),
         "rejected": _turns(second["completion"], "assistant"),
@@ -142,8 +151,14 @@ def _text(content: Any) -> str:
 
 
 def _messages(value: Any, path: str, number: int) -> list[Message]:
-    if not isinstance(value, list) or not value or not all(isinstance(m, Mapping) and "role" in m for m in value):
-        raise CheckFailed("messages must be a non-empty list of objects with a role", where=f"{path}:{number}")
+    if (
+        not isinstance(value, list)
+        or not value
+        or not all(isinstance(m, Mapping) and "role" in m for m in value)
+    ):
+        raise CheckFailed(
+            "messages must be a non-empty list of objects with a role", where=f"{path}:{number}"
+        )
     return [dict(m) for m in value]
 
 

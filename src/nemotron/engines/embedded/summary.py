@@ -19,7 +19,7 @@ SAMPLES = 3
 
 def write_summary(run: Run, algorithm: str, comparison: dict[str, Any] | None) -> None:
     """`summary.json` and the curve's picture, from the metrics on disk and a comparison if there is one."""
-    history = [row for row in read_metrics(run.directory / "metrics.jsonl")]
+    history = read_metrics(run.directory / "metrics.jsonl")
     metric = MAIN_METRIC[algorithm]
     curve = [(row["step"], row[metric]) for row in history if metric in row]
     if metric == "train/loss" and not curve:
@@ -91,7 +91,9 @@ def compare_policies(run: Run, judge: Any) -> dict[str, Any] | None:
     return found
 
 
-def draw(path: Path, metric: str, curve: Sequence[tuple[int, float]], second: dict[str, list[tuple[int, float]]]) -> None:
+def draw(
+    path: Path, metric: str, curve: Sequence[tuple[int, float]], second: dict[str, list[tuple[int, float]]]
+) -> None:
     """The curve as a PNG, with the watched score beside it where there is one."""
     import matplotlib
 
@@ -107,7 +109,9 @@ def draw(path: Path, metric: str, curve: Sequence[tuple[int, float]], second: di
     if second:
         other = axis.twinx()
         for (name, points), color in zip(second.items(), ("#c4622d", "#3a8f5c"), strict=False):
-            other.plot([s for s, _ in points], [v for _, v in points], color=color, linestyle="--", label=name)
+            other.plot(
+                [s for s, _ in points], [v for _, v in points], color=color, linestyle="--", label=name
+            )
         other.set_ylabel("share (not trained on)")
         other.set_ylim(-0.02, 1.02)
     figure.legend(loc="outside upper center", ncols=3, frameon=False)

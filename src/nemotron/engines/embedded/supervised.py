@@ -116,7 +116,9 @@ def encode(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversat
     Raises CheckFailed when nothing is left.
     """
     kept: dict[str, list[list[int]]] = {"input_ids": [], "labels": []}
-    marked = "{% generation" in str(tokenizer.chat_template) or "{%- generation" in str(tokenizer.chat_template)
+    marked = "{% generation" in str(tokenizer.chat_template) or "{%- generation" in str(
+        tokenizer.chat_template
+    )
     too_long = 0
     for messages, tools in conversations:
         ids, mask = (_by_markers if marked else _by_prefixes)(tokenizer, messages, tools)

@@ -163,7 +163,10 @@ class RunCallback(TrainerCallback):
         """Rename what the trainer wrote into a whole checkpoint, then drop what is no longer kept."""
         config = self._run.config
         step = self._step(state)
-        info = {"step": step, "consumed_samples": step * args.train_batch_size * args.gradient_accumulation_steps}
+        info = {
+            "step": step,
+            "consumed_samples": step * args.train_batch_size * args.gradient_accumulation_steps,
+        }
         info |= {_checkpoint_metric(k): v for k, v in self._latest.items()}
         extra = {name: make() for name, make in self._run.extra_state.items()}
         written = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"

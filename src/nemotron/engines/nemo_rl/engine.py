@@ -37,7 +37,7 @@ class NemoRLEngine:
     def check(self, config: Mapping[str, Any], step: StepFacts) -> tuple[Finding, ...]:
         """The contract of the image's version, then the framework's rules."""
         entry = entry_point_of(config)
-        contract, found = contract_for_image(step.image)
+        contract, found = contract_for_image(step.image or "")
         mine = trainer_config(config)
         rows = {_SPLITS[port]: n for port, n in step.rows.items() if port in _SPLITS}
         return (

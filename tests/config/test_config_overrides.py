@@ -98,7 +98,9 @@ def test_what_an_override_sets(config: Config, override: str, key: str, value: A
 
 
 def test_the_origin_is_the_command_line_and_the_history_stays(config: Config) -> None:
-    first, last = apply_overrides(config, ["betas.-1=0.5"]).origins("betas.1")
+    changed = apply_overrides(config, ["betas.-1=0.5"])
+    first, last = changed.origins("betas.1")
+    assert config.get("betas") == [0.9, 0.999]
     assert first.place.endswith("default.yaml:10")
     assert (last.place, last.text) == ("command line", "betas.-1=0.5")
 
