@@ -95,6 +95,8 @@ class WatcherContext(Protocol):
 
     def begin(self, plan: Plan, run: Run, outcome: Outcome, position: tuple[int, int]) -> None: ...
 
+    def waiting(self, run: Run) -> None: ...
+
     def tick(self, run: Run) -> None: ...
 
     def end(self, launched: Launched) -> None: ...
@@ -131,6 +133,10 @@ class PlainWatcher:
             self._tail.look()
         self._said = (time.monotonic(), "")
         self._say(f"{self._label}: {_WORDS[outcome]} {run.id}{_from_where(run, outcome)}")
+
+    def waiting(self, run: Run) -> None:
+        """Say whose work is waited for."""
+        self._say(f"waiting for run {run.id}, which another process is running")
 
     def tick(self, run: Run) -> None:
         """A line of progress, when enough time has passed and there is something new."""

@@ -80,12 +80,12 @@ def launch(request: Request, *, use_cache: bool, as_json: bool) -> int:
     from nemotron.artifacts.store import find_store
     from nemotron.cli.progress import make_watcher
     from nemotron.cli.summary import summary_text
-    from nemotron.launch.launcher import launch as launch_plan
+    from nemotron.launch.launcher import Launcher
 
     store = find_store(os.environ, Path.cwd())
     plan = plan_step(request, store=store)
     with make_watcher(store, use_cache=use_cache) as watcher:
-        launched = launch_plan(plan, store, os.environ, watcher, use_cache=use_cache)
+        launched = Launcher(store, os.environ, watcher, use_cache).launch(plan)
     if as_json:
         output.print_json(
             {

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import functools
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -10,11 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
+from nemotron.artifacts.atomic import os_error
 from nemotron.artifacts.runs import LOCK_FILE, Run, is_locked, settle
 from nemotron.artifacts.store import Store
-from nemotron.errors import CheckFailed, Conflict, NemotronError, NotFound, WorkFailed
+from nemotron.errors import CheckFailed, Conflict, NemotronError, NotFound, UsageError, WorkFailed
 from nemotron.findings import Finding, errors_in
 from nemotron.launch.bundle import write_bundle
+from nemotron.launch.fetching import can_fetch, fetch_input
 from nemotron.launch.local import run_attached
 from nemotron.planning.build import blocking, find_earlier
 from nemotron.planning.plan import Plan, PlannedInput
@@ -41,6 +46,9 @@ class Watcher(Protocol):
     def begin(self, plan: Plan, run: Run, outcome: Outcome, position: tuple[int, int]) -> None:
         """A run starts, resumes or is reused; position: which of how many."""
 
+    def waiting(self, run: Run) -> None:
+        """Another process is running what this launch needs; it is waited for."""
+
     def tick(self, run: Run) -> None:
         """Called a few times a second while a run is going on."""
 
@@ -48,61 +56,59 @@ class Watcher(Protocol):
         """A run has ended well."""
 
 
-def launch(
-    plan: Plan, store: Store, environ: Mapping[str, str], watcher: Watcher, *, use_cache: bool = True
-) -> Launched:
-    """Run a plan here, attached, after the plans it builds on.
+class SilentWatcher:
+    """Hears everything and says nothing."""
 
-    use_cache: take a finished or interrupted run of the same recipe instead of starting a new one; inputs
-    are reused either way.
+    def begin(self, plan: Plan, run: Run, outcome: Outcome, position: tuple[int, int]) -> None:
+        """Nothing."""
 
-    Raises
-    ------
-    CheckFailed, NotFound: a finding stops the launch, or an output is not what its type says.
-    Conflict: another process is running the same recipe.
-    WorkFailed: the trainer failed. KeyboardInterrupt: after the run was asked to stop.
+    def waiting(self, run: Run) -> None:
+        """Nothing."""
+
+    def tick(self, run: Run) -> None:
+        """Nothing."""
+
+    def end(self, launched: Launched) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """Runs plans of one store here, attached.
+
+    use_cache: take a finished or interrupted run of the same recipe for the last plan instead of starting
+    a new one; what it builds on is reused either way.
     """
-    _refuse(plan)
-    built: dict[str, Launched] = {}
-    total = len(plan.builds) + 1
-    for number, (key, each) in enumerate(plan.builds, 1):
-        built[key] = _run_one(
-            find_earlier(_pinned(each, built), store), store, environ, watcher, (number, total), wait=True
-        )
-    final = _pinned(plan, built)
-    final = find_earlier(final, store) if use_cache else replace(final, done_by=None, resumes=None)
-    return _run_one(final, store, environ, watcher, (total, total), wait=False)
 
+    store: Store
+    environ: Mapping[str, str]
+    watcher: Watcher
+    use_cache: bool = True
 
-def _refuse(plan: Plan) -> None:
-    """Raise for everything that stops a launch, all at once."""
-    stops = blocking(plan)
-    for _, each in [*plan.builds, ("", plan)]:
-        if each.engine_problem is not None:
-            problem = each.engine_problem
-            stops = (
-                *stops,
-                Finding("engine.not_here", "error", f"{each.recipe.engine} cannot run here: {problem}"),
-            )
-    late = [i for i in plan.inputs if i.state == "late"]
-    stops = (
-        *stops,
-        *(
-            Finding("input.late", "error", f"input {i.port}: {i.reference} cannot be fetched here yet")
-            for i in late
-        ),
-    )
-    if not stops:
-        return
-    kind = NotFound if all(f.id == "input.not_found" for f in stops) else CheckFailed
-    count = "1 finding stops" if len(stops) == 1 else f"{len(stops)} findings stop"
-    raise kind(f"{count} the launch", where=plan.recipe.step, findings=stops)
+    def launch(self, plan: Plan) -> Launched:
+        """Run a plan after the plans it builds on.
 
+        Raises
+        ------
+        CheckFailed, NotFound: a finding stops the launch, or an output is not what its type says.
+        Conflict: another process is running the same recipe.
+        WorkFailed: the trainer failed. KeyboardInterrupt: after the run was asked to stop.
+        """
+        _refuse(plan)
+        built: dict[str, Launched] = {}
+        total = len(plan.builds) + 1
+        for number, (key, each) in enumerate(plan.builds, 1):
+            built[key] = self._run(self._ready(each, built), (number, total), is_input=True)
+        return self._run(self._ready(plan, built), (total, total), is_input=False)
 
-def _pinned(plan: Plan, built: Mapping[str, Launched]) -> Plan:
-    """The plan with every input that was to be built pinned to what the build left."""
+    def _ready(self, plan: Plan, built: Mapping[str, Launched]) -> Plan:
+        """The plan with every input that was to be built or fetched pinned."""
+        inputs = tuple(self._pin(i, built) for i in plan.inputs)
+        return replace(plan, builds=(), done_by=None, resumes=None).with_inputs(inputs)
 
-    def pin(each: PlannedInput) -> PlannedInput:
+    def _pin(self, each: PlannedInput, built: Mapping[str, Launched]) -> PlannedInput:
+        if each.state == "late":
+            return fetch_input(each, self.environ)
         if each.build is None or each.build not in built:
             return each
         run = built[each.build].run
@@ -116,57 +122,100 @@ def _pinned(plan: Plan, built: Mapping[str, Launched]) -> Plan:
             made_by=run.id,
         )
 
-    return replace(plan, builds=()).with_inputs(tuple(pin(i) for i in plan.inputs))
+    def _run(self, plan: Plan, position: tuple[int, int], *, is_input: bool) -> Launched:
+        """Reuse, resume or start a run of the plan's recipe, and see it to its end."""
+        reuses = self.use_cache or is_input
+        while True:
+            begun = time.monotonic()
+            with recipe_claim(self.store, plan):
+                found = find_earlier(plan, self.store) if reuses else plan
+                if found.done_by is not None:
+                    return self._reused(found, Run(self.store.runs_dir / found.done_by), position)
+                outcome: Outcome = "ran" if found.resumes is None else "resumed"
+                run = self._prepared(found)
+            if outcome == "resumed":
+                self._await_unlocked(run, forever=is_input)
+                if run.state() == "succeeded":
+                    self._settle(run)
+                    return self._reused(plan, run, position)
+            self.watcher.begin(plan, run, outcome, position)
+            watch = functools.partial(self.watcher.tick, run)
+            code = run_attached(run.directory, watch, self.environ)
+            watch()
+            if code == Conflict.exit_code and is_input and not run.record:
+                continue  # another process took the run a moment earlier: wait for it
+            return self._ended(run, code, Launched(run, outcome, time.monotonic() - begun))
+
+    def _prepared(self, plan: Plan) -> Run:
+        if plan.resumes is not None:
+            return Run(self.store.runs_dir / plan.resumes)
+        run = Run(self.store.new_run_dir(plan.recipe.step, datetime.now(UTC)))
+        write_bundle(run.directory, plan, self.store)
+        return run
+
+    def _ended(self, run: Run, code: int, launched: Launched) -> Launched:
+        if code == EXIT_INTERRUPTED:
+            raise KeyboardInterrupt
+        if code != 0:
+            raise _failure(run, code)
+        self._settle(run)
+        self.watcher.end(launched)
+        return launched
+
+    def _reused(self, plan: Plan, run: Run, position: tuple[int, int]) -> Launched:
+        launched = Launched(run, "reused", 0.0)
+        self.watcher.begin(plan, run, "reused", position)
+        self.watcher.end(launched)
+        return launched
+
+    def _await_unlocked(self, run: Run, *, forever: bool) -> None:
+        """Wait until nobody runs `run`: as long as it takes, or until an orphan noticed that it is one."""
+        deadline = time.monotonic() + _ORPHAN_SECONDS
+        told = False
+        while is_locked(run.directory / LOCK_FILE):
+            if not forever and time.monotonic() > deadline:
+                raise Conflict(
+                    f"run {run.id} of the same recipe is going on",
+                    where=str(run.directory),
+                    next=f"nemotron runs logs {run.id} -f, or --no-cache for another run of the same",
+                )
+            if forever and not told:
+                self.watcher.waiting(run)
+                told = True
+            time.sleep(0.1)
+
+    def _settle(self, run: Run) -> None:
+        findings = errors_in(settle(self.store, run, self.environ))
+        if findings:
+            raise CheckFailed(
+                f"run {run.id} left outputs that are not what they should be",
+                where=str(run.directory),
+                findings=findings,
+            )
 
 
-def _run_one(
-    plan: Plan,
-    store: Store,
-    environ: Mapping[str, str],
-    watcher: Watcher,
-    position: tuple[int, int],
-    *,
-    wait: bool,
-) -> Launched:
-    begun = time.monotonic()
-    if plan.done_by is not None:
-        return _reused(plan, Run(store.runs_dir / plan.done_by), watcher, position)
-    if plan.resumes is not None:
-        run = Run(store.runs_dir / plan.resumes)
-        _await_unlocked(run, forever=wait)
-        if run.state() == "succeeded":
-            _settle_or_fail(store, run, environ)
-            return _reused(plan, run, watcher, position)
-        outcome: Outcome = "resumed"
-    else:
-        with recipe_claim(store, plan):
-            again = find_earlier(plan, store)
-            if wait and (again.done_by or again.resumes):
-                return _run_one(again, store, environ, watcher, position, wait=wait)
-            run = Run(store.new_run_dir(plan.recipe.step, datetime.now(UTC)))
-            write_bundle(run.directory, plan, store)
-        outcome = "ran"
-    watcher.begin(plan, run, outcome, position)
-    code = run_attached(run.directory, lambda: watcher.tick(run))
-    watcher.tick(run)
-    if code == EXIT_INTERRUPTED:
-        raise KeyboardInterrupt
-    if code != 0:
-        raise _failure(run, code)
-    _settle_or_fail(store, run, environ)
-    launched = Launched(run, outcome, time.monotonic() - begun)
-    watcher.end(launched)
-    return launched
+def _refuse(plan: Plan) -> None:
+    """Raise for everything that stops a launch, all at once."""
+    stops = blocking(plan)
+    for _, each in [*plan.builds, ("", plan)]:
+        if each.engine_problem is not None:
+            said = f"{each.recipe.engine} cannot run here: {each.engine_problem}"
+            stops = (*stops, Finding("engine.not_here", "error", said))
+    late = [i for i in plan.inputs if i.state == "late" and not can_fetch(i)]
+    stops = (
+        *stops,
+        *(Finding("input.late", "error", f"input {i.port}: {i.reference} cannot be fetched") for i in late),
+    )
+    if not stops:
+        return
+    kind = NotFound if all(f.id == "input.not_found" for f in stops) else CheckFailed
+    count = "1 finding stops" if len(stops) == 1 else f"{len(stops)} findings stop"
+    raise kind(f"{count} the launch", where=plan.recipe.step, findings=stops)
 
 
 @contextlib.contextmanager
 def recipe_claim(store: Store, plan: Plan) -> Iterator[None]:
     """Only one process at a time makes a new run of a recipe; the others then find it."""
-    import fcntl
-    import os
-
-    from nemotron.artifacts.atomic import os_error
-
     place = store.root / "claims"
     name = str(plan.recipe_digest).rpartition(":")[2][:32]
     try:
@@ -181,41 +230,13 @@ def recipe_claim(store: Store, plan: Plan) -> Iterator[None]:
         os.close(handle)
 
 
-def _reused(plan: Plan, run: Run, watcher: Watcher, position: tuple[int, int]) -> Launched:
-    launched = Launched(run, "reused", 0.0)
-    watcher.begin(plan, run, "reused", position)
-    watcher.end(launched)
-    return launched
-
-
-def _await_unlocked(run: Run, *, forever: bool) -> None:
-    """Wait until nobody runs `run`: for as long as it takes, or for an orphan to notice that it is one."""
-    deadline = time.monotonic() + _ORPHAN_SECONDS
-    while is_locked(run.directory / LOCK_FILE):
-        if not forever and time.monotonic() > deadline:
-            raise Conflict(
-                f"run {run.id} of the same recipe is going on",
-                where=str(run.directory),
-                next=f"nemotron runs logs {run.id}, or --no-cache for another run of the same",
-            )
-        time.sleep(0.1)
-
-
-def _settle_or_fail(store: Store, run: Run, environ: Mapping[str, str]) -> None:
-    findings = errors_in(settle(store, run, environ))
-    if findings:
-        raise CheckFailed(
-            f"run {run.id} left outputs that are not what they should be",
-            where=str(run.directory),
-            findings=findings,
-        )
-
-
 def _failure(run: Run, code: int) -> NemotronError:
     """What a failed run says of itself, with the exit code of its kind."""
     said = run.failure
     what = str(said.get("what") or f"the trainer ended with exit code {code}")
-    kind: type[NemotronError] = {3: NotFound, 4: CheckFailed, 5: Conflict}.get(code, WorkFailed)
+    kind: type[NemotronError] = {2: UsageError, 3: NotFound, 4: CheckFailed, 5: Conflict}.get(
+        code, WorkFailed
+    )
     where = str(said["where"]) if said.get("where") else str(_newest_log(run.directory))
     return kind(
         f"run {run.id} failed: {what}",

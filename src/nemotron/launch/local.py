@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from nemotron.artifacts.atomic import os_error
@@ -14,7 +14,7 @@ LIFELINE = "NEMOTRON_LIFELINE_FD"
 _POLL_SECONDS = 0.2
 
 
-def run_attached(directory: Path, watch: Callable[[], None]) -> int:
+def run_attached(directory: Path, watch: Callable[[], None], environ: Mapping[str, str]) -> int:
     """Start the bundle, call `watch` again and again while it runs, and return its exit code.
 
     On KeyboardInterrupt the job is asked to stop, which lets the trainer save; a second one kills it.
@@ -27,7 +27,7 @@ def run_attached(directory: Path, watch: Callable[[], None]) -> int:
             job = subprocess.Popen(
                 ["bash", "launch.sh"],
                 cwd=directory,
-                env={**os.environ, LIFELINE: str(read_end)},
+                env={**environ, LIFELINE: str(read_end)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

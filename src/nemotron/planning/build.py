@@ -243,7 +243,7 @@ def find_earlier(plan: Plan, store: Store) -> Plan:
         if state == "succeeded" and run.outputs_intact():
             return replace(plan, done_by=run.id, resumes=None)
         unsettled = state == "succeeded" and not run.outputs
-        if resumable is None and (unsettled or state in ("running", "interrupted", "failed")):
+        if resumable is None and (unsettled or state in ("running", "interrupted", "failed", "prepared")):
             resumable = run.id
     return replace(plan, done_by=None, resumes=resumable)
 

@@ -1,0 +1,65 @@
+"""The library's verbs with their defaults filled in; the command line calls the same."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from nemotron.artifacts.runs import Run, all_runs
+from nemotron.artifacts.store import Store, find_store
+from nemotron.launch.launcher import Launched, Launcher, SilentWatcher, Watcher
+from nemotron.planning.build import Request
+from nemotron.planning.build import plan_step as _plan
+from nemotron.planning.plan import Plan
+
+
+def plan_step(
+    step: str,
+    *,
+    config: str | None = None,
+    overrides: Sequence[str] = (),
+    inputs: Mapping[str, str] | None = None,
+    engine: str | None = None,
+    arguments: Sequence[str] = (),
+    waived: Sequence[str] = (),
+    store: Store | None = None,
+) -> Plan:
+    """The plan of one step, as `nemotron steps run STEP -d` shows it; nothing is launched.
+
+    config: name or path. overrides: `key=value`, `+key=value`. inputs: port to reference, as `-i`.
+    arguments: handed to the trainer. store: where earlier runs are looked for.
+    Raises NotFound, UsageError or CheckFailed; what checks find is in `Plan.findings`.
+    """
+    request = Request(step, config, tuple(overrides), inputs, engine, tuple(arguments), tuple(waived))
+    return _plan(request, store=store)
+
+
+def launch_plan(
+    plan: Plan,
+    *,
+    store: Store | None = None,
+    environ: Mapping[str, str] | None = None,
+    watcher: Watcher | None = None,
+    use_cache: bool = True,
+) -> Launched:
+    """Run a plan on this machine, after what it builds on; returns when it has ended well.
+
+    watcher: told what goes on; silent without one. use_cache: reuse or resume a run of the same recipe.
+    Raises CheckFailed or NotFound before anything runs, WorkFailed when the trainer fails, Conflict when
+    another process runs the same recipe.
+    """
+    place = store or find_store(os.environ, Path.cwd())
+    launcher = Launcher(place, environ or os.environ, watcher or SilentWatcher(), use_cache)
+    return launcher.launch(plan)
+
+
+def list_runs(limit: int | None = None, *, store: Store | None = None) -> list[Run]:
+    """Runs of the store, newest first."""
+    return list(itertools.islice(all_runs(store or find_store(os.environ, Path.cwd())), limit))
+
+
+def find_run(run_id: str, *, store: Store | None = None) -> Run:
+    """The run whose id begins with `run_id`. Raises NotFound, UsageError when several do."""
+    return Run((store or find_store(os.environ, Path.cwd())).run_dir(run_id))
