@@ -10,7 +10,7 @@ from pathlib import Path
 from nemotron.cli import output
 from nemotron.errors import UsageError
 from nemotron.findings import errors_in
-from nemotron.planning.build import Request, composed, plan_step
+from nemotron.planning.build import Request, bound_config, plan_step
 
 
 def make_request(
@@ -47,8 +47,7 @@ def explain(request: Request, key: str, as_json: bool) -> int:
     from nemotron.catalog.discover import load_catalog
     from nemotron.config.explain import explain as explain_key
 
-    _, _, config = composed(load_catalog(), request, Path.cwd())
-    explanation = explain_key(config, key)
+    explanation = explain_key(bound_config(load_catalog(), request, os.environ, Path.cwd()), key)
     output.print_json(explanation.as_dict()) if as_json else print(explanation.render())
     return 0
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 DEFAULT_SCORE = 3.0
 DEFAULT_RANKING = 3.5
 
-_FENCED = re.compile(r"```(?:json)?\s*(\{.*?\})\s*```", re.DOTALL)
+_FENCED = re.compile(r"```json(.*?)```", re.DOTALL | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -60,20 +60,21 @@ def comparison_pairs(responses: int, strategy: str = "circular") -> tuple[tuple[
 def parse_verdict(
     text: str, *, default_score: float = DEFAULT_SCORE, default_ranking: float = DEFAULT_RANKING
 ) -> Verdict:
-    """The verdict in a judge's answer: the first fenced JSON block, else the last JSON object in it.
+    """The verdict in a judge's answer: the first in a block fenced as json, else the last object that is one.
 
-    One of the three keys is enough, the others take the defaults; keys may be nested under `overall`.
-    Without a readable object the verdict is neutral and `fallback` is set.
+    One of the three keys is enough, the others take the defaults; keys may be nested under `overall`. A key
+    whose value is no finite number makes the object no verdict. Without any the verdict is neutral and
+    `fallback` is set.
     """
     for candidate in _json_objects(text):
         overall = candidate.get("overall")
         fields = overall if isinstance(overall, Mapping) else candidate
-        found = {k: _number(fields.get(k)) for k in ("score_1", "score_2", "ranking")}
-        if any(value is not None for value in found.values()):
+        found = {k: _number(fields[k]) for k in ("score_1", "score_2", "ranking") if k in fields}
+        if found and None not in found.values():
             return Verdict(
-                score_1=_or(found["score_1"], default_score),
-                score_2=_or(found["score_2"], default_score),
-                ranking=_or(found["ranking"], default_ranking),
+                score_1=_or(found.get("score_1"), default_score),
+                score_2=_or(found.get("score_2"), default_score),
+                ranking=_or(found.get("ranking"), default_ranking),
             )
     return Verdict(default_score, default_score, default_ranking, fallback=True)
 
@@ -123,23 +124,27 @@ def judge_messages(
 
 
 def _json_objects(text: str) -> list[dict[str, object]]:
-    """JSON objects in the order they are to be tried: the first fenced one, then from the last backwards."""
-    texts = [m.group(1) for m in _FENCED.finditer(text)][:1]
-    starts = [m.start() for m in re.finditer(r"\{", text)]
+    """JSON objects in the order they are to be tried: fenced ones forwards, then all from the last backwards."""
+    fenced = [found for block in _FENCED.findall(text) for found in _outermost(block)]
+    return [*fenced, *reversed(_outermost(text))]
+
+
+def _outermost(text: str) -> list[dict[str, object]]:
+    """The JSON objects of a text that stand in no other one: a part of a verdict is no verdict of its own."""
     decoder = json.JSONDecoder()
     found = []
-    for chunk in texts:
+    start = text.find("{")
+    while start >= 0:
         try:
-            found.append(json.loads(chunk))
+            value, end = decoder.raw_decode(text, start)
         except ValueError:
-            continue
-    for start in reversed(starts):
-        try:
-            value, _ = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            continue
-        found.append(value)
-    return [f for f in found if isinstance(f, dict)]
+            end = start + 1
+        except RecursionError:
+            break  # nested a thousand deep: whatever this is, reading it from every depth costs seconds
+        else:
+            found.append(value)
+        start = text.find("{", end)
+    return found
 
 
 def _number(value: object) -> float | None:
@@ -147,7 +152,7 @@ def _number(value: object) -> float | None:
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return number if number == number and abs(number) != float("inf") else None
 

@@ -21,8 +21,9 @@ from nemotron.findings import Finding, errors_in
 from nemotron.launch.bundle import write_bundle
 from nemotron.launch.fetching import can_fetch, fetch_input
 from nemotron.launch.local import run_attached
-from nemotron.planning.build import blocking, find_earlier
+from nemotron.planning.build import find_earlier
 from nemotron.planning.plan import Plan, PlannedInput
+from nemotron.planning.preflight import blocking
 
 EXIT_INTERRUPTED = 130
 # A killed client's job notices within this time that nobody waits for it any more.

@@ -17,8 +17,7 @@ from nemotron.catalog.step import Step
 from nemotron.config.compose import compose, resolve_config_path
 from nemotron.config.config import Config, Origin
 from nemotron.engines.base import Engine, StepFacts, find_engine
-from nemotron.errors import CheckFailed, NotFound, UsageError
-from nemotron.findings import Finding
+from nemotron.errors import CheckFailed, UsageError
 from nemotron.planning.aliases import apply_aliases
 from nemotron.planning.pinning import (
     Pinned,
@@ -38,15 +37,15 @@ from nemotron.planning.plan import (
     Recipe,
     recipe_inputs,
 )
+from nemotron.planning.preflight import (
+    LATE_RESOLVERS,
+    OUR_SECTIONS,
+    engine_findings,
+    missing_values,
+    unbound_inputs,
+    waive,
+)
 from nemotron.planning.references import MISSING, Binding, bind_inputs
-
-# Sections of a config that speak to planning and never reach a trainer.
-OUR_SECTIONS = ("run", "inputs", "artifacts")
-# Resolvers of the existing catalog that only the job's machine can answer.
-LATE_RESOLVERS = ("art", "auto_mount", "manifest")
-
-# Findings that a dry run shows as warnings and that stop a launch.
-UNBOUND, MISSING_VALUE = "input.unbound", "config.missing_value"
 
 
 @dataclass(frozen=True)
@@ -97,6 +96,38 @@ def composed(catalog: Catalog, request: Request, cwd: Path) -> tuple[Step, Path,
     return step, path, apply_aliases(step, base, request.overrides)
 
 
+def _engine_name(step: Step, config: Config, request: Request) -> str:
+    """`--engine`, else the config's `run.engine`, else the manifest's first."""
+    named = request.engine
+    where = "--engine"
+    if named is None and config.has("run.engine"):
+        named, where = str(config.get("run.engine")), config.place("run.engine")
+    if named is None:
+        if not step.engines:
+            raise CheckFailed(f"{step.id} names no engine and has no step.py", where=str(step.path))
+        return step.engines[0]
+    if named not in step.engines:
+        raise UsageError(f"{step.id} does not run on {named!r}", where=where, valid=step.engines)
+    return named
+
+
+def bound_config(catalog: Catalog, request: Request, environ: Mapping[str, str], cwd: Path) -> Config:
+    """The composed config with each bound input's reference in its key: what `--explain` speaks of."""
+    step, _, config = composed(catalog, request, cwd)
+    engine = _engine_name(step, config, request)
+    values = _port_values(step, engine, config, environ)
+    for binding in bind_inputs(step, engine, config, dict(request.inputs or {}), values):
+        key = binding.port.config
+        if binding.text is not None and key is not None and config.get(key) != binding.text:
+            declared = f"inputs.{binding.port.name}"
+            if binding.place.startswith("-i "):
+                origin = Origin("input", text=f"{binding.port.name}={binding.text}")
+            else:
+                origin = config.origins(declared)[-1]
+            config = config.set(key, binding.text, origin)
+    return config
+
+
 class Planner:
     """Plans requests against one catalog and one store, each distinct `step://` once."""
 
@@ -111,7 +142,7 @@ class Planner:
     def plan(self, request: Request) -> Plan:
         """The plan of a request."""
         step, config_file, config = composed(self._catalog, request, self._cwd)
-        engine = find_engine(self._engine_name(step, config, request))
+        engine = find_engine(_engine_name(step, config, request))
         values = _port_values(step, engine.name, config, self._environ)
         bindings = bind_inputs(step, engine.name, config, dict(request.inputs or {}), values)
         here = engine.why_not_here() is None
@@ -123,9 +154,9 @@ class Planner:
         shape = _shape(step, engine, resolved.data, inputs)
         training = _out_placeholders(engine.training_config(resolved.data), outputs)
         findings = [f for p in pinned for f in p.findings]
-        findings += _engine_findings(engine, step, bindings, config, shape, self._environ)
-        findings += _unbound(self._catalog, step, inputs)
-        findings += _missing_values(resolved.missing, inputs, config)
+        findings += engine_findings(engine, step, bindings, config, shape, self._environ)
+        findings += unbound_inputs(self._catalog, step, inputs)
+        findings += missing_values(resolved.missing, inputs, config)
         plan = Plan(
             recipe=Recipe(
                 step=step.id,
@@ -154,26 +185,12 @@ class Planner:
             config_file=str(config_file),
             builds=self._builds_of(inputs),
             notes=engine.notes(resolved.data),
-            findings=_waive(findings, request.waived),
+            findings=waive(findings, request.waived),
             late=tuple(f"{v.key}: {v.expression}" for v in resolved.late),
             waived=request.waived,
             engine_problem=engine.why_not_here(),
         )
         return self._with_runs(plan)
-
-    def _engine_name(self, step: Step, config: Config, request: Request) -> str:
-        """`--engine`, else the config's `run.engine`, else the manifest's first."""
-        named = request.engine
-        where = "--engine"
-        if named is None and config.has("run.engine"):
-            named, where = str(config.get("run.engine")), config.place("run.engine")
-        if named is None:
-            if not step.engines:
-                raise CheckFailed(f"{step.id} names no engine and has no step.py", where=str(step.path))
-            return step.engines[0]
-        if named not in step.engines:
-            raise UsageError(f"{step.id} does not run on {named!r}", where=where, valid=step.engines)
-        return named
 
     def _pin(self, binding: Binding, *, here: bool, step: Step) -> Pinned | None:
         """The input of a binding; None for an optional port that nothing is bound to."""
@@ -246,49 +263,6 @@ def find_earlier(plan: Plan, store: Store) -> Plan:
         if resumable is None and (unsettled or state in ("running", "interrupted", "failed", "prepared")):
             resumable = run.id
     return replace(plan, done_by=None, resumes=resumable)
-
-
-def _engine_findings(
-    engine: Engine,
-    step: Step,
-    bindings: Sequence[Binding],
-    config: Config,
-    shape: StepFacts,
-    environ: Mapping[str, str],
-) -> list[Finding]:
-    """What the engine finds in the config, as if every required input were bound.
-
-    An input that is not bound has its own finding; what follows from an optional one that the config
-    turns out to need is told as one.
-    """
-    for binding in bindings:
-        key = binding.port.config
-        if binding.text is None and binding.port.required and key is not None:
-            config = config.set(key, f"in://{binding.port.name}", Origin("engine"))
-    data = config.without(*OUR_SECTIONS).resolve(environ, keep=LATE_RESOLVERS).data
-    optional = [b.port.config for b in bindings if b.text is None and not b.port.required and b.port.config]
-    found = []
-    for finding in engine.check(data, shape):
-        where = finding.where or ""
-        if (
-            finding.severity == "error"
-            and where
-            and any(k == where or k.startswith(where + ".") for k in optional)
-        ):
-            finding = replace(finding, id=UNBOUND, severity="warning")
-        found.append(finding)
-    return found
-
-
-def blocking(plan: Plan) -> tuple[Finding, ...]:
-    """The findings that stop a launch of this plan or of one it builds on, waived ones excepted."""
-    plans = [*(p for _, p in plan.builds), plan]
-    return tuple(
-        f
-        for p in plans
-        for f in p.findings
-        if f.severity == "error" or (f.id in (UNBOUND, MISSING_VALUE) and f.severity != "note")
-    )
 
 
 def _port_values(step: Step, engine: str, config: Config, environ: Mapping[str, str]) -> dict[str, object]:
@@ -374,50 +348,3 @@ def digest_python(path: Path) -> str:
 
     files = sorted(p for p in path.rglob("*.py"))
     return digest_json({p.relative_to(path).as_posix(): digest_path(p).value for p in files})
-
-
-def _unbound(catalog: Catalog, step: Step, inputs: Sequence[PlannedInput]) -> list[Finding]:
-    """A warning for each input nothing names; a launch turns it into an error."""
-    found = []
-    for each in inputs:
-        if each.state == "unbound":
-            makers = sorted({s.id for t in each.types for s in catalog.producers_of(t)} - {step.id})
-            found.append(
-                Finding(
-                    UNBOUND,
-                    "warning",
-                    f"input {each.port} ({' or '.join(each.types)}) is bound to nothing",
-                    where=each.key,
-                    valid="made by " + ", ".join(makers) if makers else None,
-                    fix=f"-i {each.port}=PATH"
-                    + (f" or -i {each.port}=step://{makers[0]}?config=tiny" if makers else ""),
-                )
-            )
-    return found
-
-
-def _missing_values(missing: Sequence[str], inputs: Sequence[PlannedInput], config: Config) -> list[Finding]:
-    """Keys that hold `???` and are no input of the step."""
-    ports = {i.key for i in inputs}
-    return [
-        Finding(MISSING_VALUE, "warning", f"{key} has no value", where=config.place(key), fix=f"{key}=...")
-        for key in missing
-        if key not in ports and not _refers_to_port(config, key, ports)
-    ]
-
-
-def _refers_to_port(config: Config, key: str, ports: set[str | None]) -> bool:
-    raw = config.get(key)
-    return isinstance(raw, str) and any(port is not None and f"${{{port}}}" in raw for port in ports)
-
-
-def _waive(findings: Sequence[Finding], waived: Sequence[str]) -> tuple[Finding, ...]:
-    known = {f.id for f in findings}
-    for name in waived:
-        if name not in known:
-            raise NotFound(
-                f"no check found {name!r}, there is nothing to waive", where="--waive", valid=sorted(known)
-            )
-    return tuple(
-        replace(f, severity="note", message=f"waived: {f.message}") if f.id in waived else f for f in findings
-    )

@@ -34,6 +34,13 @@ class CheckpointDirectory:
         self.root = root
         root.mkdir(parents=True, exist_ok=True)
 
+    def rank_by(self, metric: str | None, higher_is_better: bool) -> None:
+        """Leave word for whoever picks the best checkpoint: the metric of training_info.json that counts."""
+        if metric is not None:
+            write_json(
+                self.root / "metric.json", {"metric_name": metric, "higher_is_better": higher_is_better}
+            )
+
     def steps(self) -> list[int]:
         """Steps with a whole checkpoint, ascending."""
         found = [re.fullmatch(r"step_(\d+)", p.name) for p in self.root.iterdir() if p.is_dir()]

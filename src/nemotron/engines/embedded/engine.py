@@ -16,6 +16,15 @@ from nemotron.findings import Finding
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "matplotlib", "uniplot")
 OTHER_SECTIONS = ("run", "inputs", "artifacts")
 
+# Metrics in a checkpoint's training_info.json, by algorithm; GRPO's monitor comes on top.
+_PAIRS = tuple(f"val:validation-default_{name}" for name in ("loss", "accuracy", "margin"))
+CHECKPOINT_METRICS: dict[str, tuple[str, ...]] = {
+    "sft": ("val:val_loss", "val:token_accuracy", "train:loss"),
+    "rm": (*_PAIRS, "train:loss", "train:accuracy"),
+    "dpo": (*_PAIRS, "train:loss", "train:accuracy"),
+    "grpo": ("val:accuracy", "train:reward", "train:kl"),
+}
+
 # Key, what makes it impossible here, why.
 _REFUSED: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("policy.dtensor_cfg.lora_cfg.enabled", bool, "the embedded engine trains all weights"),
@@ -83,7 +92,7 @@ class EmbeddedEngine:
                         fix=f"{key}=null",
                     )
                 )
-        found += _missing(mine)
+        found += [*_missing(mine), *_ranking(algorithm, mine)]
         if not found or all(f.severity != "error" for f in found):
             found += _arithmetic(algorithm, mine, step)
         return tuple(found)
@@ -122,6 +131,25 @@ def _missing(config: Mapping[str, Any]) -> list[Finding]:
         Finding("config.missing_key", "error", f"{key} is not set", where=key, fix=f"+{key}=...")
         for key in _NEEDED
         if lookup(config, key) is None
+    ]
+
+
+def _ranking(algorithm: str, config: Mapping[str, Any]) -> list[Finding]:
+    """A metric to rank checkpoints by that none of this engine's checkpoints carries."""
+    name = lookup(config, "checkpointing.metric_name")
+    monitor = str(lookup(config, "embedded.monitor", "")).partition(":")[2]
+    carried = {*CHECKPOINT_METRICS[algorithm], *([f"val:{monitor}"] if monitor else [])}
+    if name is None or name in carried:
+        return []
+    return [
+        Finding(
+            "embedded.metric_name",
+            "warning",
+            f"no checkpoint of the embedded engine carries {name}: the latest one counts as the best",
+            where="checkpointing.metric_name",
+            valid=", ".join(sorted(carried)),
+            fix="checkpointing.metric_name=null",
+        )
     ]
 
 

@@ -18,22 +18,41 @@ def generate(
     temperature: float,
     top_p: float = 1.0,
     top_k: int | None = None,
+    stop_token_ids: Sequence[int] | None = None,
 ) -> list[str]:
     """Continuations of `texts`, special tokens removed; greedy at temperature 0.
 
-    `max_new_tokens` is cut to what the model's positions leave. The tokenizer must pad on the left.
+    `max_new_tokens` is cut to what the model's positions leave; a text that leaves none is continued by
+    nothing. `top_k` below 1 is no limit. `stop_token_ids` take the place of the model's own. The tokenizer
+    must pad on the left.
     """
+    positions = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
+    fits = [len(tokenizer(t, add_special_tokens=False)["input_ids"]) < positions for t in texts]
+    if not all(fits):
+        kept = iter(
+            generate(
+                model,
+                tokenizer,
+                [t for t, fit in zip(texts, fits, strict=True) if fit],
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                top_k=top_k,
+                stop_token_ids=stop_token_ids,
+            )
+        )
+        return [next(kept) if fit else "" for fit in fits]
     if not texts:
         return []
     batch = tokenizer(list(texts), return_tensors="pt", padding=True, add_special_tokens=False).to(
         model.device
     )
-    room = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30) - batch["input_ids"].shape[1]
-    if room < 1:
-        return ["" for _ in texts]
+    room = positions - batch["input_ids"].shape[1]
     sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     if temperature > 0:
-        sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": top_k or 0}
+        sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": max(0, top_k or 0)}
+    if stop_token_ids:
+        sampling["eos_token_id"] = list(stop_token_ids)
     with torch.inference_mode():
         out = model.generate(
             **batch,

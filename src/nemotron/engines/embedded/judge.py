@@ -29,7 +29,8 @@ from nemotron.engines.genrm import (
 from nemotron.errors import CheckFailed, WorkFailed
 
 Message = dict[str, Any]
-# A rate over fewer verdicts than this says little; the limit is applied to the latest so many.
+# The limit on unread verdicts is a share of the latest so many. Before there are so many it takes as many
+# unread ones to stop: one bad verdict among the first four is no reason to.
 FALLBACK_WINDOW = 100
 
 
@@ -130,7 +131,9 @@ class GenerativeJudge:
     def _chat(self, prompt: list[Message], first: str, second: str, principle: str) -> list[Message]:
         # An empty answer is shown as the word None, as NeMo-Gym's genrm_compare shows it.
         wanted = (principle or self._principle) if self._principle is not None else None
-        return judge_messages(prompt, first or "None", second or "None", wanted)
+        return judge_messages(
+            prompt, first if first.strip() else "None", second if second.strip() else "None", wanted
+        )
 
     def _verdicts(self, asked: Sequence[list[Message]]) -> list[Verdict]:
         verdicts = [self._parse(a) for a in self._answers(asked)]
@@ -171,11 +174,11 @@ class GenerativeJudge:
 
     def _watch(self, fallbacks: Sequence[bool]) -> None:
         self._recent.extend(fallbacks)
-        rate = sum(self._recent) / len(self._recent)
-        if rate > self._max_fallback_rate:
+        unread = sum(self._recent)
+        if unread > self._max_fallback_rate * FALLBACK_WINDOW:
             raise WorkFailed(
-                f"{rate:.0%} of the last {len(self._recent)} verdicts could not be read, "
-                f"the limit is {self._max_fallback_rate:.0%}",
+                f"{unread} of the last {len(self._recent)} verdicts could not be read, "
+                f"the limit is {self._max_fallback_rate:.0%} of {FALLBACK_WINDOW}",
                 where=JUDGE_MODEL,
                 next="check the judge, or raise embedded.judge.max_fallback_rate",
             )

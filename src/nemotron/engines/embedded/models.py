@@ -109,10 +109,10 @@ def is_classifier(name: str, where: str) -> bool:
 
 
 def from_pretrained(kind: Any, name: str, where: str, **kwargs: Any) -> Any:
+    name = name.removeprefix("hf://")
     local = Path(name).is_dir()
     if not local and (name.startswith(("/", ".")) or (os.sep in name and name.count("/") != 1)):
         raise NotFound(f"there is no model directory {name}", where=where)
-    name = name.removeprefix("hf://")
     try:
         return kind.from_pretrained(name, trust_remote_code=False, **kwargs)
     except (OSError, ValueError, KeyError) as problem:

@@ -18,7 +18,7 @@ from nemotron.engines.embedded.checkpoints import CheckpointDirectory
 from nemotron.engines.embedded.metrics import MetricsFile, renamed
 from nemotron.engines.embedded.models import device_of, dtype_of
 from nemotron.engines.embedded.optimizers import build_optimizer, build_scheduler
-from nemotron.engines.embedded.reading import lookup
+from nemotron.engines.embedded.reading import algorithm_of, lookup
 
 
 class Stopped(Exception):
@@ -42,6 +42,7 @@ class Run:
         checkpoint_dir = directory / str(lookup(config, "checkpointing.checkpoint_dir", "checkpoints"))
         run = cls(directory, config, MetricsFile(directory), CheckpointDirectory(checkpoint_dir))
         run.checkpoints.remove_unfinished()
+        run.checkpoints.rank_by(*ranking(config))
         shutil.rmtree(run.work, ignore_errors=True)
         run.work.mkdir()
         signal.signal(signal.SIGTERM, run._on_signal)
@@ -167,16 +168,12 @@ class RunCallback(TrainerCallback):
             "step": step,
             "consumed_samples": step * args.train_batch_size * args.gradient_accumulation_steps,
         }
-        info |= {_checkpoint_metric(k): v for k, v in self._latest.items()}
+        info |= {checkpoint_metric(k, algorithm_of(config)): v for k, v in self._latest.items()}
         extra = {name: make() for name, make in self._run.extra_state.items()}
         written = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         self._run.checkpoints.adopt(written, step, info, extra)
         keep = lookup(config, "checkpointing.keep_top_k")
-        self._run.checkpoints.prune(
-            None if keep is None else int(keep),
-            lookup(config, "checkpointing.metric_name"),
-            bool(lookup(config, "checkpointing.higher_is_better", True)),
-        )
+        self._run.checkpoints.prune(None if keep is None else int(keep), *ranking(config))
 
 
 def train(run: Run, trainer: Any, batches: BatchPlan) -> None:
@@ -195,10 +192,20 @@ def train(run: Run, trainer: Any, batches: BatchPlan) -> None:
         raise Stopped
 
 
-def _checkpoint_metric(name: str) -> str:
-    """`validation/accuracy` is called `val:accuracy` in training_info.json, as NeMo-RL calls it."""
+def ranking(config: Mapping[str, Any]) -> tuple[str | None, bool]:
+    """The metric that ranks checkpoints (None: the latest is the best), and whether higher is better."""
+    name = lookup(config, "checkpointing.metric_name")
+    return (None if name is None else str(name)), bool(lookup(config, "checkpointing.higher_is_better", True))
+
+
+def checkpoint_metric(name: str, algorithm: str | None) -> str:
+    """A metric's name in training_info.json, which is NeMo-RL's: `val:accuracy`, or for pairs
+    `val:validation-default_loss`.
+    """
     group, _, rest = name.partition("/")
-    return f"{ {'validation': 'val', 'train': 'train'}.get(group, group) }:{rest}"
+    if group == "validation" and algorithm in ("rm", "dpo"):
+        return f"val:validation-default_{rest.removeprefix('val_')}"
+    return f"{'val' if group == 'validation' else group}:{rest}"
 
 
 def _mean(values: list[float]) -> float:

@@ -1,0 +1,52 @@
+# `make demo` and `make test` need Python 3.11 or newer with venv, and nothing else; all they install is in
+# .venv. Another interpreter: make demo PYTHON=python3.12
+
+PYTHON ?= python3
+VENV ?= .venv
+
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+# Touched when an installation is complete, so that a failed one is tried again and a done one is not.
+DEMO := $(VENV)/.installed-demo
+TEST := $(VENV)/.installed-test
+LINT := $(VENV)/.installed-lint
+
+.PHONY: demo test lint bench venv
+
+demo: $(DEMO)
+	$(BIN)/nemotron steps run rl/nemo_rl/rlhf -c tiny
+
+test: $(TEST)
+	$(BIN)/python -m pytest
+
+lint: $(TEST) $(LINT)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(DEMO)
+	$(BIN)/python benchmarks/cli.py
+	$(BIN)/python benchmarks/chain.py
+
+venv: $(DEMO) $(TEST) $(LINT)
+
+$(DEMO): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: '$(PYTHON)' is no Python 3.11 or newer"; \
+	  echo "  next: make $(MAKECMDGOALS) PYTHON=python3.12, or wherever a newer one is"; exit 1; } >&2
+	@$(PYTHON) -c 'import ensurepip, venv' || { \
+	  echo "error: '$(PYTHON)' cannot make virtual environments"; \
+	  echo "  next: install its venv module; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; } >&2
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) 'pip>=25.1'
+	$(INSTALL) -e '.[embedded]'
+	touch $@
+
+$(TEST): $(DEMO)
+	$(INSTALL) --group test
+	touch $@
+
+$(LINT): $(DEMO)
+	$(INSTALL) --group lint
+	touch $@

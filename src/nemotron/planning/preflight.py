@@ -1,0 +1,112 @@
+"""What planning finds wrong before anything runs, and which of it stops a launch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from nemotron.catalog.discover import Catalog
+from nemotron.catalog.step import Step
+from nemotron.config.config import Config, Origin
+from nemotron.engines.base import Engine, StepFacts
+from nemotron.errors import NotFound
+from nemotron.findings import Finding
+from nemotron.planning.plan import Plan, PlannedInput
+from nemotron.planning.references import Binding
+
+# Findings that a dry run shows as warnings and that stop a launch.
+UNBOUND, MISSING_VALUE = "input.unbound", "config.missing_value"
+# Sections of a config that speak to planning and never reach a trainer.
+OUR_SECTIONS = ("run", "inputs", "artifacts")
+# Resolvers of the existing catalog that only the job's machine can answer.
+LATE_RESOLVERS = ("art", "auto_mount", "manifest")
+
+
+def blocking(plan: Plan) -> tuple[Finding, ...]:
+    """The findings that stop a launch of this plan or of one it builds on, waived ones excepted."""
+    plans = [*(p for _, p in plan.builds), plan]
+    return tuple(
+        f
+        for p in plans
+        for f in p.findings
+        if f.severity == "error" or (f.id in (UNBOUND, MISSING_VALUE) and f.severity != "note")
+    )
+
+
+def engine_findings(
+    engine: Engine,
+    step: Step,
+    bindings: Sequence[Binding],
+    config: Config,
+    shape: StepFacts,
+    environ: Mapping[str, str],
+) -> list[Finding]:
+    """What the engine finds in the config, as if every required input were bound.
+
+    An input that is not bound has its own finding; what follows from an optional one that the config
+    turns out to need is told as one.
+    """
+    for binding in bindings:
+        key = binding.port.config
+        if binding.text is None and binding.port.required and key is not None:
+            config = config.set(key, f"in://{binding.port.name}", Origin("engine"))
+    data = config.without(*OUR_SECTIONS).resolve(environ, keep=LATE_RESOLVERS).data
+    optional = [b.port.config for b in bindings if b.text is None and not b.port.required and b.port.config]
+    found = []
+    for finding in engine.check(data, shape):
+        where = finding.where or ""
+        if (
+            finding.severity == "error"
+            and where
+            and any(k == where or k.startswith(where + ".") for k in optional)
+        ):
+            finding = replace(finding, id=UNBOUND, severity="warning")
+        found.append(finding)
+    return found
+
+
+def unbound_inputs(catalog: Catalog, step: Step, inputs: Sequence[PlannedInput]) -> list[Finding]:
+    """A warning for each input nothing names; a launch turns it into an error."""
+    found = []
+    for each in inputs:
+        if each.state == "unbound":
+            makers = sorted({s.id for t in each.types for s in catalog.producers_of(t)} - {step.id})
+            found.append(
+                Finding(
+                    UNBOUND,
+                    "warning",
+                    f"input {each.port} ({' or '.join(each.types)}) is bound to nothing",
+                    where=each.key,
+                    valid="made by " + ", ".join(makers) if makers else None,
+                    fix=f"-i {each.port}=PATH"
+                    + (f" or -i {each.port}=step://{makers[0]}?config=tiny" if makers else ""),
+                )
+            )
+    return found
+
+
+def missing_values(missing: Sequence[str], inputs: Sequence[PlannedInput], config: Config) -> list[Finding]:
+    """Keys that hold `???` and are no input of the step."""
+    ports = {i.key for i in inputs}
+    return [
+        Finding(MISSING_VALUE, "warning", f"{key} has no value", where=config.place(key), fix=f"{key}=...")
+        for key in missing
+        if key not in ports and not _refers_to_port(config, key, ports)
+    ]
+
+
+def _refers_to_port(config: Config, key: str, ports: set[str | None]) -> bool:
+    raw = config.get(key)
+    return isinstance(raw, str) and any(port is not None and f"${{{port}}}" in raw for port in ports)
+
+
+def waive(findings: Sequence[Finding], waived: Sequence[str]) -> tuple[Finding, ...]:
+    known = {f.id for f in findings}
+    for name in waived:
+        if name not in known:
+            raise NotFound(
+                f"no check found {name!r}, there is nothing to waive", where="--waive", valid=sorted(known)
+            )
+    return tuple(
+        replace(f, severity="note", message=f"waived: {f.message}") if f.id in waived else f for f in findings
+    )

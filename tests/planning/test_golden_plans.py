@@ -1,0 +1,87 @@
+"""Every shipped config compiles to the plan that is kept beside this file; a refactor changes none of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nemotron
+from nemotron.catalog.discover import load_catalog
+from nemotron.planning.build import Request, plan_step
+from nemotron.planning.plan import Plan
+
+GOLDEN = Path(__file__).parent / "golden"
+PACKAGE = str(Path(nemotron.__file__).parent)
+# What differs from one machine, or one edit of a trainer's code, to the next.
+ELSEWHERE = {
+    "engine_version": "<version>",
+    "engine_problem": "<of this machine>",
+    "recipe_digest": "<digest>",
+    "code": "<digests>",
+}
+
+
+def shipped() -> list[tuple[str, str]]:
+    """Every step and config of our own catalog."""
+    return [(step.id, name) for step in load_catalog({}).steps for name in step.configs]
+
+
+def golden_name(step: str, config: str) -> str:
+    return f"{step.replace('/', '-')}__{config}"
+
+
+def portable(value: Any, key: str = "") -> Any:
+    """`value` without what is only true of this machine."""
+    if key == "code" and isinstance(value, dict):
+        return dict.fromkeys(value, ELSEWHERE["code"])
+    if key in ELSEWHERE and value is not None:
+        return ELSEWHERE[key]
+    if isinstance(value, dict):
+        return {name: portable(item, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [portable(item) for item in value]
+    if isinstance(value, str):
+        return value.replace(PACKAGE, "<package>").replace(sys.executable, "<python>")
+    return value
+
+
+def text_of(plan: Plan) -> str:
+    """The plan as its golden file holds it: a plan it builds on is named, not repeated."""
+    data = portable(plan.as_dict())
+    data["engine_problem"] = None
+    for build in data["builds"]:
+        step, config = re.fullmatch(r"step://([^?]+)\?config=(\w+)", build["key"]).groups()  # type: ignore[union-attr]
+        alone = portable(plan_step(Request(step, config)).as_dict())
+        assert build["plan"] == {**alone, "builds": []}
+        build["plan"] = f"<{golden_name(step, config)}>"
+    return json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+@pytest.mark.parametrize(("step", "config"), shipped(), ids=lambda word: word.replace("/", "-"))
+def test_a_shipped_config_compiles_to_its_golden_plan(
+    world: Any, step: str, config: str, update_golden: bool
+) -> None:
+    plan = plan_step(Request(step, config))
+    file = GOLDEN / f"{golden_name(step, config)}.json"
+    if update_golden:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text_of(plan), encoding="utf-8")
+    assert text_of(plan) == file.read_text(encoding="utf-8"), "if it is meant: pytest --update-golden"
+    assert plan.to_json() == plan_step(Request(step, config)).to_json()
+    assert Plan.from_dict(plan.as_dict()) == plan
+    assert Plan.from_dict(json.loads(plan.to_json())).to_json() == plan.to_json()
+
+
+def test_no_golden_plan_is_left_over() -> None:
+    assert {p.stem for p in GOLDEN.glob("*.json")} == {golden_name(*each) for each in shipped()}
+
+
+def test_golden_plans_hold_nothing_of_this_machine() -> None:
+    for file in GOLDEN.glob("*.json"):
+        text = file.read_text(encoding="utf-8")
+        assert not re.search(r"blake3:[0-9a-f]{8}|/home/|/tmp/|/work/|/usr/|site-packages", text), file.name
