@@ -1,4 +1,4 @@
-"""A world of its own for each test: a small catalog of scripts, a store, a cache, and both ways to the command line."""
+"""A world of its own for each test: a small catalog of scripts, a store, and the command line."""
 
 from __future__ import annotations
 
@@ -220,7 +220,9 @@ class World:
 
     def records(self) -> list[dict[str, Any]]:
         """Every record, by file name."""
-        return [json.loads(p.read_text(encoding="utf-8")) for p in sorted((self.home / "records").rglob("*.json"))]
+        return [
+            json.loads(p.read_text(encoding="utf-8")) for p in sorted((self.home / "records").rglob("*.json"))
+        ]
 
 
 @pytest.fixture
@@ -306,7 +308,11 @@ def write_model(tmp_path: Path) -> Callable[..., Path]:
         kind = "LlamaForSequenceClassification" if head else "LlamaForCausalLM"
         config = {"model_type": "llama", "architectures": [kind], "vocab_size": 8, "id2label": {"0": "score"}}
         (path / "config.json").write_text(json.dumps(config))
-        tokenizer = {"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}
+        tokenizer = {
+            "version": "1.0",
+            "added_tokens": [],
+            "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []},
+        }
         (path / "tokenizer.json").write_text(json.dumps(tokenizer))
         (path / "tokenizer_config.json").write_text('{"chat_template": "{{ messages[0].content }}"}')
         if weights:
@@ -344,5 +350,3 @@ def alive() -> Callable[[int], bool]:
         return state not in "ZX"
 
     return look
-
-

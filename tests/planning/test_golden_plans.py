@@ -1,4 +1,4 @@
-"""Every shipped config compiles to the plan that is kept beside this file; a refactor changes none of them."""
+"""Every shipped config compiles to the plan kept beside this file; a refactor changes none of them."""
 
 from __future__ import annotations
 

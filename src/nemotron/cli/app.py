@@ -18,11 +18,10 @@ EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
 
 
-def main(argv: list[str] | None = None) -> None:
-    """The console entry point; exits with the codes that docs/cli.md lists."""
-    words = sys.argv[1:] if argv is None else argv
-    words, arguments = split_arguments(words)
-    sys.exit(run(words, arguments))
+def command_line(argv: list[str]) -> int:
+    """Run one command line; returns one of the exit codes that docs/cli.md lists."""
+    words, arguments = split_arguments(argv)
+    return run(words, arguments)
 
 
 def split_arguments(words: list[str]) -> tuple[list[str], tuple[str, ...] | None]:

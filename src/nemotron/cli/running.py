@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from nemotron.cli import output
 from nemotron.errors import UsageError
 from nemotron.findings import errors_in
 from nemotron.planning.build import Request, bound_config, plan_step
+
+EXIT_INTERRUPTED = 130
 
 
 def make_request(
@@ -83,8 +86,14 @@ def launch(request: Request, *, use_cache: bool, as_json: bool) -> int:
 
     store = find_store(os.environ, Path.cwd())
     plan = plan_step(request, store=store)
-    with make_watcher(store, use_cache=use_cache) as watcher:
-        launched = Launcher(store, os.environ, watcher, use_cache).launch(plan)
+    # A polite kill is treated as Ctrl-C: the trainer saves its state before it ends.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with make_watcher(store, use_cache=use_cache) as watcher:
+            launched = Launcher(store, os.environ, watcher, use_cache).launch(plan)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return EXIT_INTERRUPTED
     if as_json:
         output.print_json(
             {

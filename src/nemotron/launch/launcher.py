@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import functools
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ from nemotron.planning.preflight import blocking
 EXIT_INTERRUPTED = 130
 # A killed client's job notices within this time that nobody waits for it any more.
 _ORPHAN_SECONDS = 5.0
+# Less than this is full: a page of the log may still fit.
+_FULL_BYTES = 64 << 10
 
 Outcome = Literal["ran", "resumed", "reused"]
 
@@ -234,7 +237,7 @@ def recipe_claim(store: Store, plan: Plan) -> Iterator[None]:
 def _failure(run: Run, code: int) -> NemotronError:
     """What a failed run says of itself, with the exit code of its kind."""
     said = run.failure
-    what = str(said.get("what") or f"the trainer ended with exit code {code}")
+    what = str(said.get("what") or _silent_failure(run, code))
     kind: type[NemotronError] = {2: UsageError, 3: NotFound, 4: CheckFailed, 5: Conflict}.get(
         code, WorkFailed
     )
@@ -244,6 +247,13 @@ def _failure(run: Run, code: int) -> NemotronError:
         where=where,
         next=str(said["next"]) if said.get("next") else f"nemotron runs logs {run.id}",
     )
+
+
+def _silent_failure(run: Run, code: int) -> str:
+    """For a run that left no word: a full disk keeps it from doing so."""
+    if shutil.disk_usage(run.directory).free < _FULL_BYTES:
+        return "no space left on device; free some and type the same command, it resumes"
+    return f"the trainer ended with exit code {code}"
 
 
 def _newest_log(directory: Path) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -11,41 +13,62 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nemotron.engines.embedded.training import Run
+    from nemotron.errors import NemotronError
 
 EXIT_STOPPED = 143
+# With less than this free, whatever failed while writing failed for want of space.
+FULL_BYTES = 1 << 20
 
 
 def main(arguments: list[str]) -> int:
     """Run one training; returns the exit code. The cause of a failure goes to `failure.json`."""
-    from nemotron.artifacts.atomic import write_json
     from nemotron.engines.embedded.lifeline import die_with_parent
-    from nemotron.errors import NemotronError
+    from nemotron.errors import NemotronError, UsageError
 
     directory = Path(arguments[0]).resolve()
     die_with_parent()
     try:
+        if arguments[1:]:
+            words = " ".join(arguments[1:])
+            raise UsageError(f"the embedded trainer takes no arguments: {words}", where="after --")
         return _train(directory)
     except NemotronError as problem:
-        print(problem.render(), file=sys.stderr, flush=True)
-        write_json(directory / "failure.json", problem.as_dict())
+        _leave_word(directory, problem, problem.render())
         return problem.exit_code
     except Exception as problem:  # noqa: BLE001 - the last stop: traceback to the log, cause to the run
-        traceback.print_exc()
-        write_json(directory / "failure.json", _unforeseen(problem))
-        return 1
+        foreseen = _foreseen(problem, directory)
+        _leave_word(directory, foreseen, traceback.format_exc())
+        return foreseen.exit_code
 
 
-def _unforeseen(problem: Exception) -> dict[str, Any]:
-    """The cause of a failure nobody foresaw: the disk's word where it was the disk, else the error's."""
+def _leave_word(directory: Path, problem: NemotronError, text: str) -> None:
+    """Text to the log and the cause to `failure.json`, on a full disk too: scratch space is freed first."""
+    from nemotron.artifacts.atomic import write_json
+    from nemotron.errors import NemotronError
+
+    shutil.rmtree(directory / "work", ignore_errors=True)
+    try:
+        write_json(directory / "failure.json", problem.as_dict())
+        print(text, file=sys.stderr, flush=True)
+    except (OSError, NemotronError):
+        # Nothing can be written any more; the exit code is all that is left to say.
+        sys.stderr = None
+
+
+def _foreseen(problem: Exception, directory: Path) -> NemotronError:
+    """The error for a failure of a library: the disk's word where it was the disk, else the library's.
+
+    torch says `unexpected pos` when a checkpoint does not fit, so the disk is looked at too.
+    """
     from nemotron.errors import WorkFailed
 
+    full = os.strerror(errno.ENOSPC)
+    chain = (problem, problem.__cause__, problem.__context__)
+    said = any(full in str(link) or getattr(link, "errno", None) == errno.ENOSPC for link in chain)
+    if said or shutil.disk_usage(directory).free < FULL_BYTES:
+        return WorkFailed("no space left on device", next="free some space; the same command resumes")
     text = str(problem).strip().splitlines()[0] if str(problem).strip() else ""
-    full = "No space left on device"
-    if full in str(problem) or full in str(problem.__cause__) or full in str(problem.__context__):
-        return WorkFailed(
-            "no space left on device", next="free some space; the same command resumes"
-        ).as_dict()
-    return WorkFailed(f"{type(problem).__name__}: {text}" if text else type(problem).__name__).as_dict()
+    return WorkFailed(f"{type(problem).__name__}: {text}" if text else type(problem).__name__)
 
 
 def _train(directory: Path) -> int:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemotron.engines.embedded.reading import lookup
+from nemotron.errors import CheckFailed
+
+GLOBAL_BATCH, MICRO_BATCH = "policy.train_global_batch_size", "policy.train_micro_batch_size"
 
 
 @dataclass(frozen=True)
@@ -32,42 +35,48 @@ class BatchPlan:
 def supervised_batches(config: Mapping[str, Any], section: str, rows: int) -> BatchPlan:
     """Batches of SFT, reward-model and DPO training over `rows` rows.
 
-    Raises ValueError when the micro batch does not divide the global batch or there are fewer rows than
+    Raises CheckFailed when the micro batch does not divide the global batch or there are fewer rows than
     one global batch (NeMo-RL drops the incomplete batch and trains nothing).
     """
-    size = int(lookup(config, "policy.train_global_batch_size"))
-    micro = int(lookup(config, "policy.train_micro_batch_size"))
-    if size % micro:
-        raise ValueError(
-            f"policy.train_global_batch_size {size} is no multiple of train_micro_batch_size {micro}"
-        )
+    size, micro = _sizes(config)
     if rows < size:
-        raise ValueError(f"{rows} rows are fewer than one batch of {size} (policy.train_global_batch_size)")
-    steps = _steps(config, section, per_epoch=rows // size)
-    return BatchPlan(micro, size // micro, 1, steps)
+        raise CheckFailed(f"{rows} rows are fewer than one batch of {size}", where=GLOBAL_BATCH)
+    return BatchPlan(micro, size // micro, 1, _steps(config, section, per_epoch=rows // size))
 
 
 def grpo_batches(config: Mapping[str, Any], rows: int) -> BatchPlan:
-    """Batches of GRPO over `rows` prompts. Raises ValueError when the numbers do not divide."""
-    prompts = int(lookup(config, "grpo.num_prompts_per_step"))
-    group = int(lookup(config, "grpo.num_generations_per_prompt"))
-    size = int(lookup(config, "policy.train_global_batch_size"))
-    micro = int(lookup(config, "policy.train_micro_batch_size"))
+    """Batches of GRPO over `rows` prompts. Raises CheckFailed when the numbers do not divide."""
+    prompts = _positive(config, "grpo.num_prompts_per_step")
+    group = _positive(config, "grpo.num_generations_per_prompt")
+    size, micro = _sizes(config)
     rollouts = prompts * group
     if rollouts % size:
-        raise ValueError(
-            f"{prompts} prompts x {group} generations = {rollouts} rollouts, no multiple of "
-            f"policy.train_global_batch_size {size}"
-        )
-    if size % micro:
-        raise ValueError(
-            f"policy.train_global_batch_size {size} is no multiple of train_micro_batch_size {micro}"
+        raise CheckFailed(
+            f"{prompts} prompts x {group} generations = {rollouts} rollouts, no multiple of {size}",
+            where=GLOBAL_BATCH,
         )
     if rows < prompts:
-        raise ValueError(f"{rows} prompts are fewer than one step of {prompts} (grpo.num_prompts_per_step)")
+        raise CheckFailed(
+            f"{rows} prompts are fewer than one step of {prompts}", where="grpo.num_prompts_per_step"
+        )
     return BatchPlan(
         micro, size // micro, rollouts // size, _steps(config, "grpo", per_epoch=rows // prompts)
     )
+
+
+def _sizes(config: Mapping[str, Any]) -> tuple[int, int]:
+    """The global and the micro batch."""
+    size, micro = _positive(config, GLOBAL_BATCH), _positive(config, MICRO_BATCH)
+    if size % micro:
+        raise CheckFailed(f"{size} is no multiple of {MICRO_BATCH} {micro}", where=GLOBAL_BATCH)
+    return size, micro
+
+
+def _positive(config: Mapping[str, Any], key: str) -> int:
+    value = lookup(config, key)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise CheckFailed(f"{value!r} is no number of 1 or more", where=key)
+    return value
 
 
 def _steps(config: Mapping[str, Any], section: str, per_epoch: int) -> int:
@@ -80,5 +89,7 @@ def _steps(config: Mapping[str, Any], section: str, per_epoch: int) -> int:
     if epochs > 0:
         limits.append(epochs * per_epoch)
     if not limits:
-        raise ValueError(f"neither {section}.max_num_steps nor {section}.max_num_epochs limits the run")
+        raise CheckFailed(
+            f"neither {section}.max_num_steps nor {section}.max_num_epochs limits the run", where=section
+        )
     return min(limits)

@@ -6,8 +6,9 @@ The layout follows NeMo-RL:
     <checkpoint_dir>/step_N/trainer/            optimizer, schedule, random state: for resuming
     <checkpoint_dir>/step_N/training_info.json  step, metrics
     <checkpoint_dir>/tmp_step_N                 being written; renamed when complete
+    <checkpoint_dir>/tmp_step_N_removed         being removed
 
-Whatever is not named `step_N` is unfinished and is removed at the next start.
+Whatever is named `tmp_step_N...` is removed at the next start.
 """
 
 from __future__ import annotations
@@ -75,8 +76,7 @@ class CheckpointDirectory:
             write_json(temporary / "trainer" / name, value)
         write_json(temporary / "training_info.json", dict(info))
         _sync_tree(temporary)
-        if target.exists():
-            shutil.rmtree(target)
+        self._remove(step)
         temporary.rename(target)
         _sync(self.root)
         shutil.rmtree(written, ignore_errors=True)
@@ -114,7 +114,15 @@ class CheckpointDirectory:
         kept = {*ranked[:keep], steps[-1]}
         for step in steps:
             if step not in kept:
-                shutil.rmtree(self.step_dir(step))
+                self._remove(step)
+
+    def _remove(self, step: int) -> None:
+        """Remove a checkpoint; what a kill leaves of it does not look like a whole one."""
+        if self.step_dir(step).exists():
+            going = self.root / f"tmp_step_{step}_removed"
+            shutil.rmtree(going, ignore_errors=True)
+            self.step_dir(step).rename(going)
+            shutil.rmtree(going)
 
 
 def _sync_tree(root: Path) -> None:

@@ -28,25 +28,10 @@ def generate(
     """
     positions = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
     fits = [len(tokenizer(t, add_special_tokens=False)["input_ids"]) < positions for t in texts]
-    if not all(fits):
-        kept = iter(
-            generate(
-                model,
-                tokenizer,
-                [t for t, fit in zip(texts, fits, strict=True) if fit],
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                top_p=top_p,
-                top_k=top_k,
-                stop_token_ids=stop_token_ids,
-            )
-        )
-        return [next(kept) if fit else "" for fit in fits]
-    if not texts:
-        return []
-    batch = tokenizer(list(texts), return_tensors="pt", padding=True, add_special_tokens=False).to(
-        model.device
-    )
+    kept = [t for t, fit in zip(texts, fits, strict=True) if fit]
+    if not kept:
+        return ["" for _ in texts]
+    batch = tokenizer(kept, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
     room = positions - batch["input_ids"].shape[1]
     sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     if temperature > 0:
@@ -62,5 +47,5 @@ def generate(
             disable_compile=True,
             **sampling,
         )
-    made: list[str] = tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-    return made
+    made = iter(tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True))
+    return [str(next(made)) if fit else "" for fit in fits]

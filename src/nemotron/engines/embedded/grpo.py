@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import RepeatSampler
 
 from nemotron.engines.embedded import rows
 from nemotron.engines.embedded.batches import BatchPlan, grpo_batches
@@ -30,8 +31,28 @@ from nemotron.errors import CheckFailed
 VERDICTS_FILE = "verdicts.json"
 
 
+class _Prompts(RepeatSampler):
+    """Draws each epoch's order from the epoch's number, so that a run resumed in a later epoch sees the same."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """The order of this epoch comes next."""
+        if self.shuffle:
+            self.generator.manual_seed(self.seed + epoch)
+
+
 class _Trainer(ConfiguredOptimizer, GRPOTrainer):
     """GRPOTrainer with the config's optimizer."""
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> _Prompts:
+        made = super()._get_train_sampler(dataset)
+        return _Prompts(
+            made.data_source,
+            mini_repeat_count=made.mini_repeat_count,
+            batch_size=made.batch_size,
+            repeat_count=made.repeat_count,
+            shuffle=made.shuffle,
+            seed=made.seed,
+        )
 
 
 def run_grpo(run: Run) -> Judge:
@@ -201,10 +222,8 @@ class _ValidatingCallback(RunCallback):
 
     def validate_at_start(self, model: Any) -> None:
         """`grpo.val_at_start`, before the first step of a run that does not resume."""
-        if lookup(self._run.config, "grpo.val_at_start", False) and not self._run.checkpoints.steps():
-            self._starting = self._scores(model)
-        else:
-            self._starting = {}
+        wanted = self._prompts and lookup(self._run.config, "grpo.val_at_start", False)
+        self._starting = self._scores(model) if wanted and not self._run.checkpoints.steps() else {}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -225,14 +244,15 @@ class _ValidatingCallback(RunCallback):
         if self._prompts and (at_end or (self._period > 0 and step % self._period == 0)):
             scores = self._scores(kwargs["model"])
             self._latest.update(scores)
-            self._run.metrics.write(step, scores)
+            if scores:
+                self._run.metrics.write(step, scores)
 
     def _scores(self, model: Any) -> dict[str, float]:
         texts = answer_prompts(model, self._tokenizer, self._prompts, self._run)
-        right = [is_right(t, p["expected_answer"]) for t, p in zip(texts, self._prompts, strict=True)]
         scores = {}
-        if any(p["expected_answer"] for p in self._prompts):
-            scores["validation/accuracy"] = _mean([float(r) for r in right])
+        right = right_share(texts, self._prompts)
+        if right is not None:
+            scores["validation/accuracy"] = right
         if self._monitor is not None:
             scores[f"validation/{self._monitor.name}"] = _mean([self._monitor.score(t) for t in texts])
         return scores
@@ -262,9 +282,16 @@ def answer_prompts(
                 temperature=float(lookup(config, "policy.generation.temperature", 1.0)),
                 top_p=float(lookup(config, "policy.generation.top_p", 1.0)),
                 top_k=lookup(config, "policy.generation.top_k"),
+                stop_token_ids=lookup(config, "policy.generation.stop_token_ids"),
             )
     model.train(was_training)
     return found
+
+
+def right_share(texts: Sequence[str], prompts: Sequence[Mapping[str, Any]]) -> float | None:
+    """Share of right answers among the prompts that come with an expected one; None without such prompts."""
+    expected = [(t, p["expected_answer"]) for t, p in zip(texts, prompts, strict=True) if p["expected_answer"]]
+    return _mean([float(is_right(t, e)) for t, e in expected]) if expected else None
 
 
 def is_right(text: str, expected: str) -> bool:

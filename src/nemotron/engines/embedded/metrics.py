@@ -62,8 +62,11 @@ class MetricsFile:
         self._last = time.monotonic()
 
     def start(self, from_step: int, total_steps: int) -> None:
-        """Begin to write after `from_step`: rows of later steps, left by an interrupted attempt, go."""
-        rows = [row for row in read_metrics(self._metrics) if row["step"] <= from_step]
+        """Begin to write after `from_step`: rows of later steps, left by an interrupted attempt, go.
+
+        From step 0 everything goes, the scores before the first step too: they are written again.
+        """
+        rows = [row for row in read_metrics(self._metrics) if 0 < from_step >= row["step"]]
         temporary = self._metrics.with_name("metrics.jsonl.tmp")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         temporary.replace(self._metrics)
@@ -71,6 +74,14 @@ class MetricsFile:
         self._timing_handle = self._timings.open("a", encoding="utf-8")
         self._last = time.monotonic()
         self._time({"event": "start", "step": from_step, "total_steps": total_steps})
+
+    def latest(self, upto: int) -> dict[str, float]:
+        """The last value of every metric up to a step, as an earlier attempt left them."""
+        found: dict[str, float] = {}
+        for row in read_metrics(self._metrics):
+            if row["step"] <= upto:
+                found |= {name: value for name, value in row.items() if name != "step"}
+        return found
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """One row; `step` counts steps of the config."""

@@ -22,8 +22,6 @@ def write_summary(run: Run, algorithm: str, comparison: dict[str, Any] | None) -
     history = read_metrics(run.directory / "metrics.jsonl")
     metric = MAIN_METRIC[algorithm]
     curve = [(row["step"], row[metric]) for row in history if metric in row]
-    if metric == "train/loss" and not curve:
-        curve = []
     last: dict[str, float] = {}
     for row in history:
         last |= {k: v for k, v in row.items() if k != "step"}
@@ -53,7 +51,7 @@ def compare_policies(run: Run, judge: Any) -> dict[str, Any] | None:
 
     None without validation prompts. Rates are shares of 1; a win rate counts a tie as half.
     """
-    from nemotron.engines.embedded.grpo import answer_prompts, fitting_prompts, is_right
+    from nemotron.engines.embedded.grpo import answer_prompts, fitting_prompts, right_share
     from nemotron.engines.embedded.models import load_causal, load_tokenizer
     from nemotron.engines.embedded.monitor import load_monitor
 
@@ -65,6 +63,8 @@ def compare_policies(run: Run, judge: Any) -> dict[str, Any] | None:
     prompts = fitting_prompts(tokenizer, rows.prompt_rows(config, "validation"), config)
     limit = lookup(config, "embedded.compare_prompts")
     prompts = prompts if limit is None else prompts[: int(limit)]
+    if not prompts:
+        return None
     final = run.checkpoints.step_dir(run.checkpoints.steps()[-1]) / "policy"
     answers = {}
     for name, path in (("before", str(lookup(config, "policy.model_name"))), ("after", str(final))):
@@ -73,10 +73,10 @@ def compare_policies(run: Run, judge: Any) -> dict[str, Any] | None:
     before, after = answers["before"], answers["after"]
     wins = judge.preferences([(p["prompt"], a, b) for p, a, b in zip(prompts, after, before, strict=True)])
     found: dict[str, Any] = {"prompts": len(prompts), "judge_win_rate": sum(wins) / len(wins)}
-    expected = [p["expected_answer"] for p in prompts]
-    if any(expected):
-        found["right_before"] = _share([is_right(t, e) for t, e in zip(before, expected, strict=True)])
-        found["right_after"] = _share([is_right(t, e) for t, e in zip(after, expected, strict=True)])
+    for name, texts in answers.items():
+        right = right_share(texts, prompts)
+        if right is not None:
+            found[f"right_{name}"] = right
     monitor = load_monitor(config)
     if monitor is not None:
         scored = [(monitor.score(a), monitor.score(b)) for a, b in zip(after, before, strict=True)]
@@ -146,7 +146,3 @@ def _second_curve(history: Sequence[dict[str, Any]]) -> dict[str, list[tuple[int
 
 def _mean(points: Sequence[tuple[int, float]]) -> float | None:
     return sum(v for _, v in points) / len(points) if points else None
-
-
-def _share(flags: Sequence[bool]) -> float:
-    return sum(flags) / len(flags)

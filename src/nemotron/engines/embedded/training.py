@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import signal
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from nemotron.engines.embedded.metrics import MetricsFile, renamed
 from nemotron.engines.embedded.models import device_of, dtype_of
 from nemotron.engines.embedded.optimizers import build_optimizer, build_scheduler
 from nemotron.engines.embedded.reading import algorithm_of, lookup
+from nemotron.errors import WorkFailed
 
 
 class Stopped(Exception):
@@ -87,6 +89,8 @@ def arguments(run: Run, batches: BatchPlan, section: str) -> dict[str, Any]:
         "save_strategy": "steps" if saves else "no",
         "save_steps": save_period * batches.optimizer_steps_per_step,
         "logging_steps": 1,
+        # The filter shows a loss that is no number as 0.
+        "logging_nan_inf_filter": False,
         "eval_strategy": "steps" if val_period > 0 else "no",
         "eval_steps": max(1, val_period) * batches.optimizer_steps_per_step,
         "report_to": [],
@@ -125,7 +129,9 @@ class RunCallback(TrainerCallback):
     def __init__(self, run: Run, batches: BatchPlan) -> None:
         self._run = run
         self._per_step = batches.optimizer_steps_per_step
-        self._latest: dict[str, float] = {}
+        steps = run.checkpoints.steps()
+        # A checkpoint made after resuming tells the same as one of an undisturbed run.
+        self._latest = run.metrics.latest(upto=steps[-1] if steps else 0)
         self._pending: list[dict[str, float]] = []
 
     def _step(self, state: TrainerState) -> int:
@@ -134,8 +140,15 @@ class RunCallback(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """One row a step: the mean over its optimizer steps."""
-        row = renamed(kwargs.get("logs") or {})
+        """One row a step: the mean over its optimizer steps. Raises WorkFailed when training diverged."""
+        logs = kwargs.get("logs") or {}
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(logs.get(name, 0.0)):
+                raise WorkFailed(
+                    f"training diverged: {name} is {logs[name]} at step {self._step(state)}",
+                    next="lower the learning rate, or set policy.max_grad_norm",
+                )
+        row = renamed(logs)
         if not row:
             return
         if any(name.startswith("train/") for name in row):
@@ -166,7 +179,7 @@ class RunCallback(TrainerCallback):
         step = self._step(state)
         info = {
             "step": step,
-            "consumed_samples": step * args.train_batch_size * args.gradient_accumulation_steps,
+            "consumed_samples": state.global_step * args.train_batch_size * args.gradient_accumulation_steps,
         }
         info |= {checkpoint_metric(k, algorithm_of(config)): v for k, v in self._latest.items()}
         extra = {name: make() for name, make in self._run.extra_state.items()}
