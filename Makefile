@@ -32,10 +32,10 @@ bench: $(DEMO)
 venv: $(DEMO) $(TEST) $(LINT)
 
 $(DEMO): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "error: '$(PYTHON)' is no Python 3.11 or newer"; \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "error: '$(PYTHON)' is not Python 3.11 or newer: $$($(PYTHON) --version 2>&1 | head -n 1)"; \
 	  echo "  next: make $(MAKECMDGOALS) PYTHON=python3.12, or wherever a newer one is"; exit 1; } >&2
-	@$(PYTHON) -c 'import ensurepip, venv' || { \
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "error: '$(PYTHON)' cannot make virtual environments"; \
 	  echo "  next: install its venv module; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; } >&2
 	$(PYTHON) -m venv $(VENV)

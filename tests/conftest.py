@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-MAIN = "from nemotron.cli.app import main; main()"
+MAIN = "from nemotron.__main__ import main; main()"
 PATIENCE = 20.0
 
 # One program for every step of the small catalog. What it does is its config's `behave`.

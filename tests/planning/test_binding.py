@@ -89,7 +89,7 @@ def test_an_unknown_port_gets_the_nearest(world: Any) -> None:
     config = user_config(world, "c.yaml", "inputs: {promts: x}\n")
     with pytest.raises(UsageError) as caught:
         count(config=config)
-    assert caught.value.nearest == ("prompts",)
+    assert caught.value.nearest[0] == "prompts"
     assert "c.yaml:2" in (caught.value.where or "")
 
 
@@ -273,8 +273,8 @@ def test_a_missing_path_is_a_finding_that_stops_a_launch(world: Any) -> None:
 @pytest.mark.parametrize(
     ("content", "finding"),
     [
-        (b'{"messages": [\n', "data.broken_line"),
-        (b"", "data.empty"),
+        (b'{"messages": [\n', "data.broken_json"),
+        (b"", "artifact.empty"),
         (b"\x00\x01\x02\xff" * 200, ""),
         (b'{"text": "no messages"}\n' * 3, ""),
         (b'{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 3, ""),

@@ -70,6 +70,11 @@ class Run:
         return _read_json(self.directory / OUTPUTS_FILE)
 
     @property
+    def is_settled(self) -> bool:
+        """Whether the identity of its outputs is computed and recorded."""
+        return (self.directory / OUTPUTS_FILE).is_file()
+
+    @property
     def summary(self) -> dict[str, Any]:
         """What the trainer says of the whole run."""
         return _read_json(self.directory / "summary.json")
@@ -96,7 +101,7 @@ class Run:
         Sizes and times are compared first; the content is read only where they differ.
         """
         outputs = self.outputs
-        return bool(outputs) and all(_intact(o) for o in outputs.values())
+        return bool(outputs) and all(output_intact(o) for o in outputs.values())
 
 
 def all_runs(store: Store) -> Iterator[Run]:
@@ -116,7 +121,7 @@ def settle(store: Store, run: Run, environ: Mapping[str, str]) -> tuple[Finding,
     Returns what the checks found; with an error among them the run is not settled. Settling again
     changes nothing. Errors: those of `write_record`.
     """
-    if run.outputs:
+    if run.is_settled:
         return ()
     record = run.record
     settled: dict[str, dict[str, Any]] = {}
@@ -184,7 +189,8 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def _intact(output: Mapping[str, Any]) -> bool:
+def output_intact(output: Mapping[str, Any]) -> bool:
+    """Whether one entry of `Run.outputs` is still there with the same content."""
     path = Path(str(output.get("path")))
     try:
         if stat_fingerprint(path) == output.get("fingerprint"):

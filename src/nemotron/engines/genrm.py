@@ -124,7 +124,7 @@ def judge_messages(
 
 
 def _json_objects(text: str) -> list[dict[str, object]]:
-    """JSON objects in the order they are to be tried: fenced ones forwards, then all from the last backwards."""
+    """JSON objects in the order they are to be tried: fenced ones forwards, then all of them backwards."""
     fenced = [found for block in _FENCED.findall(text) for found in _outermost(block)]
     return [*fenced, *reversed(_outermost(text))]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,13 +43,12 @@ class ScriptEngine:
                     "step.no_script", "error", "the step has no step.py to run", where=str(step.directory)
                 )
             )
-        launcher = {"torchrun": "torchrun"}.get(step.launch)
-        if launcher and step.command is None and shutil.which(launcher) is None:
+        if step.launch == "torchrun" and step.command is None and installed_version("torch") is None:
             found.append(
                 Finding(
                     "engine.no_launcher",
                     "error",
-                    f"the step is launched by {launcher}, which is not installed here",
+                    "the step is launched by torchrun, and torch is not installed here",
                     where=str(step.directory),
                     fix="pip install 'nemotron[embedded]'",
                 )
@@ -74,13 +72,11 @@ class ScriptEngine:
                     valid=("{script}", "{config}"),
                 ) from problem
         elif step.launch == "torchrun":
-            words = [
-                "torchrun",
-                f"--nproc-per-node={max(1, step.gpus_per_node)}",
-                script,
-                "--config",
-                written,
-            ]
+            # As many processes as the step asks for, and no more than there are GPUs.
+            gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+            count = max(1, min(step.gpus_per_node, gpus))
+            words = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}", script]
+            words += ["--config", written]
         else:
             words = [sys.executable, script, "--config", written]
         return (*words, *arguments)

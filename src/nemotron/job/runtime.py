@@ -62,7 +62,7 @@ class Job:
         return self._finish(code)
 
     def _train(self, log: IO[bytes]) -> int:
-        argv = [word.replace("{run_dir}", str(self.directory)) for word in self.plan["placement"]["argv"]]
+        argv = self._argv()
         read_end, write_end = os.pipe()
         environment = {**os.environ, **self.plan["placement"]["environment"], LIFELINE: str(read_end)}
         environment["NEMOTRON_RUN_DIR"] = str(self.directory)
@@ -90,6 +90,12 @@ class Job:
         code = self._trainer.wait()
         os.close(write_end)
         return code
+
+    def _argv(self) -> list[str]:
+        """The plan's command; the user's own arguments at its end are not touched."""
+        words: list[str] = self.plan["placement"]["argv"]
+        ours = len(words) - len(self.plan["recipe"]["arguments"])
+        return [word.replace("{run_dir}", str(self.directory)) for word in words[:ours]] + words[ours:]
 
     def place_fds(self) -> tuple[int, ...]:
         """The lock's handle: it stays held while the trainer lives."""

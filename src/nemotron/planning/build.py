@@ -17,13 +17,14 @@ from nemotron.catalog.step import Step
 from nemotron.config.compose import compose, resolve_config_path
 from nemotron.config.config import Config, Origin
 from nemotron.engines.base import Engine, StepFacts, find_engine
-from nemotron.errors import CheckFailed, UsageError
+from nemotron.errors import CheckFailed, NemotronError, UsageError
 from nemotron.planning.aliases import apply_aliases
 from nemotron.planning.pinning import (
     Pinned,
     built_input,
     choose_output,
     input_to_build,
+    of_input,
     pin_elsewhere,
     pin_path,
     pin_run,
@@ -146,14 +147,15 @@ class Planner:
         values = _port_values(step, engine.name, config, self._environ)
         bindings = bind_inputs(step, engine.name, config, dict(request.inputs or {}), values)
         here = engine.why_not_here() is None
-        pinned = [p for p in (self._pin(b, here=here, step=step) for b in bindings) if p is not None]
+        found = [self._pin(b, step, here=here, waived=request.waived) for b in bindings]
+        pinned = [p for p in found if p is not None]
         config = _with_placeholders(step, engine.name, config, bindings)
         resolved = config.without(*OUR_SECTIONS).resolve(self._environ, keep=LATE_RESOLVERS)
         inputs = tuple(p.input for p in pinned)
         outputs = _outputs(step, engine, config, resolved.data)
         shape = _shape(step, engine, resolved.data, inputs)
         training = _out_placeholders(engine.training_config(resolved.data), outputs)
-        findings = [f for p in pinned for f in p.findings]
+        findings = [*step.warnings, *(f for p in pinned for f in p.findings)]
         findings += engine_findings(engine, step, bindings, config, shape, self._environ)
         findings += unbound_inputs(self._catalog, step, inputs)
         findings += missing_values(resolved.missing, inputs, config)
@@ -192,23 +194,30 @@ class Planner:
         )
         return self._with_runs(plan)
 
-    def _pin(self, binding: Binding, *, here: bool, step: Step) -> Pinned | None:
+    def _pin(self, binding: Binding, step: Step, *, here: bool, waived: Sequence[str]) -> Pinned | None:
         """The input of a binding; None for an optional port that nothing is bound to."""
-        reference = reference_of(binding, self._cwd)
         port = binding.port
-        if reference is None:
+        if binding.text is None:
             planned = PlannedInput(port.name, tuple(port.type), "unbound", key=port.config)
             return Pinned(planned) if port.required else None
+        try:
+            reference = reference_of(binding, binding.text, self._cwd)
+            return self._pin_reference(binding, reference, step, here=here, waived=waived)
+        except NemotronError as problem:
+            raise of_input(binding, problem) from problem
+
+    def _pin_reference(
+        self, binding: Binding, reference: Reference, step: Step, *, here: bool, waived: Sequence[str]
+    ) -> Pinned:
         if reference.kind == "path":
-            return pin_path(binding, reference, here=here, environ=self._environ)
+            return pin_path(binding, reference, here=here, environ=self._environ, waived=waived)
         if reference.kind == "run":
             return pin_run(binding, reference, self._store, self._catalog.types_of(step))
         if reference.kind == "step":
             return self._pin_step(binding, reference, step)
         if reference.kind == "art":
             raise UsageError(
-                f"input {port.name}: named artifacts are not kept yet",
-                where=binding.place,
+                "named artifacts are not kept yet",
                 valid=("a path", "run://RUN/PORT", "step://STEP?config=NAME", "hf://ORG/NAME"),
             )
         return pin_elsewhere(binding, reference)
@@ -216,9 +225,7 @@ class Planner:
     def _pin_step(self, binding: Binding, reference: Reference, consumer: Step) -> Pinned:
         key = str(replace(reference, port=None))
         if key in self._chain:
-            raise CheckFailed(
-                "steps build each other: " + " -> ".join([*self._chain, key]), where=binding.place
-            )
+            raise CheckFailed("steps build each other: " + " -> ".join([*self._chain, key]))
         if key not in self._built:
             self._chain.append(key)
             self._built[key] = self.plan(
@@ -250,18 +257,21 @@ class Planner:
 
 
 def find_earlier(plan: Plan, store: Store) -> Plan:
-    """The plan, told of a finished run of the same recipe or of an interrupted one to resume."""
+    """The plan, told of a finished run of the same recipe or of an interrupted one to resume.
+
+    A step without outputs that we know of has nothing to reuse: it runs again.
+    """
     digest = plan.recipe_digest
     if digest is None:
         return plan
     resumable = None
     for run in runs_of_recipe(store, digest):
-        state = run.state()
-        if state == "succeeded" and run.outputs_intact():
-            return replace(plan, done_by=run.id, resumes=None)
-        unsettled = state == "succeeded" and not run.outputs
-        if resumable is None and (unsettled or state in ("running", "interrupted", "failed", "prepared")):
-            resumable = run.id
+        if run.state() == "succeeded":
+            if run.is_settled and plan.outputs and run.outputs_intact():
+                return replace(plan, done_by=run.id, resumes=None)
+            if run.is_settled or not plan.outputs:
+                continue
+        resumable = resumable or run.id
     return replace(plan, done_by=None, resumes=resumable)
 
 

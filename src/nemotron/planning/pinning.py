@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from nemotron.artifacts.checks import check_artifact
 from nemotron.artifacts.digest import digest_path
 from nemotron.artifacts.digest_cache import DigestCache
 from nemotron.artifacts.references import Reference, bare_hub_id, parse_reference
-from nemotron.artifacts.runs import Run
+from nemotron.artifacts.runs import Run, output_intact
 from nemotron.artifacts.store import Store
 from nemotron.catalog.step import Port
 from nemotron.catalog.types import TypeGraph
-from nemotron.errors import CheckFailed, NotFound, UsageError
-from nemotron.findings import Finding
+from nemotron.errors import CheckFailed, NemotronError, NotFound, UsageError, nearest
+from nemotron.findings import Finding, errors_in
 from nemotron.planning.plan import PlannedInput, PlannedOutput
 from nemotron.planning.references import Binding
 
@@ -31,34 +31,45 @@ class Pinned:
     findings: tuple[Finding, ...] = ()
 
 
-def reference_of(binding: Binding, cwd: Path) -> Reference | None:
-    """The reference a binding names, None for an unbound port.
+def reference_of(binding: Binding, text: str, cwd: Path) -> Reference:
+    """The reference that a binding's text names.
 
-    On a port for models `org/name` without such a path is a hub id.
+    On a port for models `org/name` without such a path is a hub id. Errors: those of `parse_reference`.
     """
-    if binding.text is None:
-        return None
-    try:
-        if any(t in MODEL_TYPES for t in binding.port.type):
-            hub = bare_hub_id(binding.text, cwd=cwd)
-            if hub is not None:
-                return hub
-        return parse_reference(binding.text, cwd=cwd)
-    except UsageError as problem:
-        raise UsageError(
-            f"input {binding.port.name}: {problem.what}",
-            where=binding.place or problem.where,
-            nearest=problem.nearest,
-            valid=problem.valid,
-            next=problem.next,
-        ) from problem
+    hub = bare_hub_id(text, cwd=cwd) if any(t in MODEL_TYPES for t in binding.port.type) else None
+    return hub or parse_reference(text, cwd=cwd)
 
 
-def pin_path(binding: Binding, reference: Reference, *, here: bool, environ: Mapping[str, str]) -> Pinned:
+def of_input(binding: Binding, problem: NemotronError) -> NemotronError:
+    """What is wrong with an input's reference, naming the input and the place that bound it.
+
+    Of a step that an input's step needs in turn, the innermost is named: that is where the mistake is.
+    """
+    if problem.what.startswith("input "):
+        return problem
+    inner = problem.where if problem.where not in (None, "command line", "--engine") else None
+    return type(problem)(
+        f"input {binding.port.name}: {problem.what}",
+        where=inner or binding.place or binding.text,
+        nearest=problem.nearest,
+        valid=problem.valid,
+        next=problem.next,
+        findings=problem.findings,
+    )
+
+
+def pin_path(
+    binding: Binding,
+    reference: Reference,
+    *,
+    here: bool,
+    environ: Mapping[str, str],
+    waived: Collection[str] = (),
+) -> Pinned:
     """An input given as a path: checked as its port's type and identified by content.
 
     here: whether the run would start on this machine. A path that is not visible is an error then, and
-    left to the job otherwise.
+    left to the job otherwise. waived: ids of findings in spite of which the input is taken.
     """
     port, path = binding.port, reference.path
     planned = _planned(binding, reference)
@@ -76,7 +87,8 @@ def pin_path(binding: Binding, reference: Reference, *, here: bool, environ: Map
     checked = check_artifact(path, port.type)
     cache = DigestCache.for_user(environ)
     try:
-        digest = digest_path(path, cache=cache) if checked.ok else None
+        usable = all(f.id in waived for f in errors_in(checked.findings))
+        digest = digest_path(path, cache=cache) if usable else None
     finally:
         cache.close()
     return Pinned(
@@ -106,12 +118,17 @@ def pin_run(binding: Binding, reference: Reference, store: Store, graph: TypeGra
     if not outputs:
         raise CheckFailed(
             f"run {run.id} has left nothing: it {run.state()}",
-            where=f"-i {binding.port.name}",
             next=f"nemotron runs show {run.id}",
         )
     name = choose_output(
         {port: (str(o["type"]),) for port, o in outputs.items()}, reference.port, binding.port, graph, run.id
     )
+    if not output_intact(outputs[name]):
+        raise CheckFailed(
+            f"output {name} of run {run.id} is no longer what the run left",
+            where=str(outputs[name].get("path")),
+            next=f"to take what is there now: -i {binding.port.name}=PATH",
+        )
     return Pinned(built_input(binding, reference, outputs[name], run.id, name))
 
 
@@ -155,7 +172,9 @@ def choose_output(
     """
     if wanted is not None:
         if wanted not in outputs:
-            raise NotFound(f"{owner} has no output {wanted!r}", valid=tuple(outputs))
+            raise NotFound(
+                f"{owner} has no output {wanted!r}", nearest=nearest(wanted, outputs), valid=tuple(outputs)
+            )
         if not _fits(outputs[wanted], port, graph):
             raise CheckFailed(
                 f"output {wanted} of {owner} is {' or '.join(outputs[wanted])}, "
@@ -202,6 +221,7 @@ __all__ = [
     "built_input",
     "choose_output",
     "input_to_build",
+    "of_input",
     "pin_elsewhere",
     "pin_path",
     "pin_run",

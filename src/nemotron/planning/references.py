@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nemotron.artifacts.references import FORMS
 from nemotron.catalog.step import Port, Step
 from nemotron.config.config import Config
 from nemotron.errors import UsageError, nearest
@@ -32,10 +33,32 @@ def bind_inputs(
     """
     ports = step.inputs(engine)
     _refuse_unknown(step, ports, tuple(given), "command line")
+    declared = _declared(config)
+    for name in declared:
+        _refuse_unknown(step, ports, (name,), config.place(f"inputs.{name}"))
+    _refuse_untied(step, ports, (*given, *declared))
+    return tuple(
+        _bind(port, config, given.get(port.name), declared.get(port.name), values)
+        for port in ports
+        if port.config is not None
+    )
+
+
+def _declared(config: Config) -> Mapping[str, str | None]:
+    """The config's `inputs:`. Raises UsageError when it maps no names to references."""
     declared = config.get("inputs") if config.has("inputs") else None
-    declared = declared if isinstance(declared, Mapping) else {}
-    _refuse_unknown(step, ports, tuple(declared), config.place("inputs"))
-    return tuple(_bind(port, config, given.get(port.name), declared.get(port.name), values) for port in ports)
+    if declared is None:
+        return {}
+    if not isinstance(declared, Mapping):
+        raise UsageError(
+            "`inputs:` takes ports and references", where=config.place("inputs"), next="inputs: {PORT: REF}"
+        )
+    for name, reference in declared.items():
+        if reference is not None and not isinstance(reference, str):
+            raise UsageError(
+                f"inputs.{name} is no reference", where=config.place(f"inputs.{name}"), valid=FORMS
+            )
+    return declared
 
 
 def _bind(
@@ -75,6 +98,17 @@ def _refuse_unknown(step: Step, ports: Sequence[Port], names: Sequence[str], whe
                 nearest=nearest(name, known),
                 valid=known,
                 next=f"nemotron steps show {step.id}",
+            )
+
+
+def _refuse_untied(step: Step, ports: Sequence[Port], names: Sequence[str]) -> None:
+    """A port of the existing format says what it takes and not where its path goes."""
+    for port in ports:
+        if port.config is None and port.name in names:
+            raise UsageError(
+                f"the manifest of {step.id} ties input {port.name} to no config key",
+                where=str(step.path),
+                next="set the key itself: KEY=PATH",
             )
 
 

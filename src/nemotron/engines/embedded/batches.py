@@ -82,12 +82,9 @@ def _positive(config: Mapping[str, Any], key: str) -> int:
 def _steps(config: Mapping[str, Any], section: str, per_epoch: int) -> int:
     """The smaller of the step limit and what the epochs hold; -1 and absent mean no limit."""
     limits = []
-    limit = int(lookup(config, f"{section}.max_num_steps", -1))
-    if limit > 0:
-        limits.append(limit)
-    epochs = int(lookup(config, f"{section}.max_num_epochs", -1))
-    if epochs > 0:
-        limits.append(epochs * per_epoch)
+    for key, length in ((f"{section}.max_num_steps", 1), (f"{section}.max_num_epochs", per_epoch)):
+        if lookup(config, key, -1) != -1:
+            limits.append(_positive(config, key) * length)
     if not limits:
         raise CheckFailed(
             f"neither {section}.max_num_steps nor {section}.max_num_epochs limits the run", where=section

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from operator import not_
 from pathlib import Path
 from typing import Any
 
 from nemotron.engines.base import StepFacts, installed_version
-from nemotron.engines.embedded.batches import grpo_batches, supervised_batches
+from nemotron.engines.embedded.batches import BatchPlan, grpo_batches, supervised_batches
 from nemotron.engines.embedded.keys import notes, unknown_keys
 from nemotron.engines.embedded.reading import COMPARE, algorithm_of, lookup, reward_model_kind
+from nemotron.errors import CheckFailed
 from nemotron.findings import Finding
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "matplotlib", "uniplot")
@@ -28,7 +30,11 @@ CHECKPOINT_METRICS: dict[str, tuple[str, ...]] = {
 # Key, what makes it impossible here, why.
 _REFUSED: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("policy.dtensor_cfg.lora_cfg.enabled", bool, "the embedded engine trains all weights"),
+    ("policy.megatron_cfg.peft.enabled", bool, "the embedded engine trains all weights"),
+    ("checkpointing.enabled", not_, "without checkpoints a run leaves nothing"),
+    ("env.should_use_nemo_gym", not_, "the embedded engine has no rewards but the judge's"),
     ("grpo.use_dynamic_sampling", bool, "the embedded engine does not sample dynamically"),
+    ("grpo.reward_shaping.stop_properly_penalty_coef", bool, "the embedded engine punishes length only"),
     ("grpo.async_grpo.enabled", bool, "the embedded engine takes turns between rollouts and training"),
     ("policy.generation.stop_strings", bool, "the embedded engine stops at token ids only"),
     (f"{COMPARE}.reasoning_bonus", bool, "the embedded judge gives no bonus"),
@@ -36,6 +42,19 @@ _REFUSED: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     (f"{COMPARE}.group_reasoning_length_penalty_coeff", bool, "the embedded judge knows no length penalty"),
     (f"{COMPARE}.group_answer_length_penalty_coeff", bool, "the embedded judge knows no length penalty"),
     (f"{COMPARE}.group_style_penalty_coeff", bool, "the embedded judge knows no style penalty"),
+)
+# What `enabled: true` needs below a key, and what is divided by.
+_REWARD_NUMBERS: tuple[tuple[str, tuple[str, ...], Callable[[Any], Any]], ...] = (
+    (
+        "grpo.reward_scaling",
+        ("source_min", "source_max", "target_min", "target_max"),
+        lambda scaling: scaling["source_max"] - scaling["source_min"],
+    ),
+    (
+        "grpo.reward_shaping",
+        ("overlong_buffer_length", "overlong_buffer_penalty", "max_response_length"),
+        lambda shaping: shaping["overlong_buffer_length"],
+    ),
 )
 _NEEDED = (
     "policy.train_global_batch_size",
@@ -89,7 +108,7 @@ class EmbeddedEngine:
                         "error",
                         f"{key} is {value!r}: {why}",
                         where=key,
-                        fix=f"{key}=null",
+                        fix=f"{key}={'true' if value is False else 'null'}",
                     )
                 )
         found += [*_missing(mine), *_ranking(algorithm, mine)]
@@ -160,34 +179,14 @@ def _arithmetic(algorithm: str, config: Mapping[str, Any], step: StepFacts) -> l
     found = []
     try:
         if algorithm == "grpo":
-            grpo_batches(config, known)
+            plan = grpo_batches(config, known)
         else:
-            supervised_batches(config, algorithm, known)
-    except (ValueError, TypeError) as problem:
-        found.append(Finding("embedded.batches", "error", str(problem), where=f"policy / {algorithm}"))
-    if algorithm == "grpo":
-        group = int(lookup(config, "grpo.num_generations_per_prompt", 1))
-        cohort = lookup(config, f"{COMPARE}.num_rollouts_per_prompt")
-        if group < 2:
-            found.append(
-                Finding(
-                    "grpo.group_size",
-                    "error",
-                    f"grpo.num_generations_per_prompt is {group}: a group is compared within itself",
-                    where="grpo.num_generations_per_prompt",
-                    valid="2 or more",
-                )
-            )
-        if cohort is not None and int(cohort) != group:
-            found.append(
-                Finding(
-                    "genrm.cohort_size",
-                    "error",
-                    f"the judge waits for {cohort} answers to a prompt, {group} are generated",
-                    where=f"{COMPARE}.num_rollouts_per_prompt",
-                    fix=f"{COMPARE}.num_rollouts_per_prompt={group}",
-                )
-            )
+            plan = supervised_batches(config, algorithm, known)
+    except CheckFailed as problem:
+        found.append(Finding("embedded.batches", "error", problem.what, where=problem.where))
+    else:
+        if algorithm == "grpo":
+            found += [*_groups(config, plan), *_rewards(config)]
     if algorithm == "rm" and reward_model_kind(config) not in ("bradley_terry", "generative"):
         found.append(
             Finding(
@@ -198,6 +197,76 @@ def _arithmetic(algorithm: str, config: Mapping[str, Any], step: StepFacts) -> l
                 valid="bradley_terry, generative",
             )
         )
+    return found
+
+
+def _groups(config: Mapping[str, Any], plan: BatchPlan) -> list[Finding]:
+    """Groups that cannot be compared, and updates that the policy's own ratio rules out."""
+    found = []
+    group = int(lookup(config, "grpo.num_generations_per_prompt"))
+    cohort = lookup(config, f"{COMPARE}.num_rollouts_per_prompt")
+    if group < 2:
+        found.append(
+            Finding(
+                "grpo.group_size",
+                "error",
+                f"grpo.num_generations_per_prompt is {group}: a group is compared within itself",
+                where="grpo.num_generations_per_prompt",
+                valid="2 or more",
+            )
+        )
+    if cohort is not None and cohort != group:
+        found.append(
+            Finding(
+                "genrm.cohort_size",
+                "error",
+                f"the judge waits for {cohort} answers to a prompt, {group} are generated",
+                where=f"{COMPARE}.num_rollouts_per_prompt",
+                fix=f"{COMPARE}.num_rollouts_per_prompt={group}",
+            )
+        )
+    if plan.optimizer_steps_per_step > 1 and lookup(config, "loss_fn.force_on_policy_ratio", False):
+        found.append(
+            Finding(
+                "grpo.on_policy_ratio",
+                "error",
+                f"a step makes {plan.optimizer_steps_per_step} updates, and only the first is on policy",
+                where="loss_fn.force_on_policy_ratio",
+                fix="loss_fn.force_on_policy_ratio=false, or train on all rollouts of a step at once",
+            )
+        )
+    if float(lookup(config, "policy.generation.temperature", 1.0)) <= 0:
+        found.append(
+            Finding(
+                "grpo.temperature",
+                "error",
+                "without sampling all answers to a prompt are the same, and nothing is learned",
+                where="policy.generation.temperature",
+                valid="above 0",
+            )
+        )
+    return found
+
+
+def _rewards(config: Mapping[str, Any]) -> list[Finding]:
+    """Rewards that are to be changed by numbers that are not there or span no interval."""
+    found = []
+    for key, numbers, span in _REWARD_NUMBERS:
+        section = lookup(config, key, {})
+        if not section.get("enabled"):
+            continue
+        missing = [n for n in numbers if not isinstance(section.get(n), int | float)]
+        if missing or span(section) <= 0:
+            problem = f"lacks {', '.join(missing)}" if missing else "spans no interval"
+            found.append(
+                Finding(
+                    "grpo.reward_numbers",
+                    "error",
+                    f"{key} is enabled and {problem}",
+                    where=key,
+                    fix=f"{key}.enabled=false",
+                )
+            )
     return found
 
 

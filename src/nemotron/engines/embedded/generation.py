@@ -35,7 +35,8 @@ def generate(
     room = positions - batch["input_ids"].shape[1]
     sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     if temperature > 0:
-        sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": max(0, top_k or 0)}
+        top_k = max(0, top_k or 0)
+        sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": top_k}
     if stop_token_ids:
         sampling["eos_token_id"] = list(stop_token_ids)
     with torch.inference_mode():

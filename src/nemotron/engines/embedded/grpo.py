@@ -32,7 +32,7 @@ VERDICTS_FILE = "verdicts.json"
 
 
 class _Prompts(RepeatSampler):
-    """Draws each epoch's order from the epoch's number, so that a run resumed in a later epoch sees the same."""
+    """Draws the order of an epoch from its number: a run resumed in a later epoch sees the same prompts."""
 
     def set_epoch(self, epoch: int) -> None:
         """The order of this epoch comes next."""
@@ -290,8 +290,9 @@ def answer_prompts(
 
 def right_share(texts: Sequence[str], prompts: Sequence[Mapping[str, Any]]) -> float | None:
     """Share of right answers among the prompts that come with an expected one; None without such prompts."""
-    expected = [(t, p["expected_answer"]) for t, p in zip(texts, prompts, strict=True) if p["expected_answer"]]
-    return _mean([float(is_right(t, e)) for t, e in expected]) if expected else None
+    asked = [(text, p["expected_answer"]) for text, p in zip(texts, prompts, strict=True)]
+    right = [float(is_right(text, expected)) for text, expected in asked if expected]
+    return _mean(right) if right else None
 
 
 def is_right(text: str, expected: str) -> bool:

@@ -66,6 +66,9 @@ TABLE: tuple[KeyRule, ...] = (
     KeyRule("grpo.val_batch_size", "honoured"),
     KeyRule("grpo.overlong_filtering", "honoured"),
     KeyRule("grpo.reward_scaling.**", "honoured"),
+    KeyRule(
+        "grpo.reward_shaping.stop_properly_penalty_coef", "no_effect", "not built here; refused when set"
+    ),
     KeyRule("grpo.reward_shaping.**", "honoured"),
     KeyRule("grpo.max_rollout_turns", "no_effect", "one turn: the judge compares single answers"),
     KeyRule("grpo.num_val_generations_per_prompt", "no_effect", "one answer to each validation prompt"),
@@ -133,6 +136,7 @@ TABLE: tuple[KeyRule, ...] = (
         )
         for key in ("lr_decay_style", "lr_decay_iters", "lr_warmup_iters", "lr_warmup_init")
     ),
+    KeyRule("policy.megatron_cfg.peft.**", "no_effect", "all weights are trained; refused when enabled"),
     KeyRule("policy.megatron_cfg.**", "no_effect", _PARALLEL),
     KeyRule("policy.logprob_batch_size", "no_effect", "log-probabilities are taken in micro batches"),
     KeyRule("policy.dynamic_batching.**", "no_effect", "batches hold a fixed number of rows"),

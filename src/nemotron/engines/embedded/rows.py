@@ -19,6 +19,7 @@ def read_rows(path: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
     if not file.is_file():
         raise NotFound(f"there is no file {path}", where=where)
     try:
+        found = False
         with file.open(encoding="utf-8") as handle:
             for number, line in enumerate(handle, 1):
                 if not line.strip():
@@ -26,11 +27,16 @@ def read_rows(path: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
                 row = json.loads(line)
                 if not isinstance(row, dict):
                     raise CheckFailed("a row must be a JSON object", where=f"{path}:{number}")
+                found = True
                 yield number, row
     except UnicodeDecodeError as problem:
         raise CheckFailed("not UTF-8 text", where=path) from problem
     except json.JSONDecodeError as problem:
         raise CheckFailed(f"not JSON: {problem.msg}", where=f"{path}:{number}") from problem
+    except RecursionError as problem:
+        raise CheckFailed("nested too deep", where=f"{path}:{number}") from problem
+    if not found:
+        raise CheckFailed("there is no row in it", where=path)
 
 
 def split_keys(config: Mapping[str, Any], split: str) -> dict[str, Any]:
@@ -85,9 +91,9 @@ def preference_rows(config: Mapping[str, Any], split: str) -> list[dict[str, Any
             )
         found.append(
             {
-                "prompt": _turns(prompt, "user"),
-                "chosen": _turns(chosen, "assistant"),
-                "rejected": _turns(rejected, "assistant"),
+                "prompt": _turns(prompt, "user", where),
+                "chosen": _turns(chosen, "assistant", where),
+                "rejected": _turns(rejected, "assistant", where),
             }
         )
     return found
@@ -106,7 +112,7 @@ def prompt_rows(config: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
         source = source if source is not None else row.get("input")
         if not source:
             raise CheckFailed("a row has no prompt", where=f"{path}:{number}")
-        messages = _turns(source, "user")
+        messages = _turns(source, "user", f"{path}:{number}")
         instructions = params.get("instructions") if isinstance(params, Mapping) else None
         if instructions:
             messages.insert(0, _message("system", instructions))
@@ -124,23 +130,34 @@ def _ranked(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     completions = row["completions"]
     if not isinstance(completions, list) or len(completions) != 2:
         raise CheckFailed("a row needs exactly two completions", where=where)
+    for each in completions:
+        if not isinstance(each, Mapping) or "completion" not in each:
+            raise CheckFailed("each of completions needs rank and completion", where=where)
+        for name in ("rank", "score"):
+            if not isinstance(each.get(name, 0), int | float):
+                raise CheckFailed(f"{name} is {each[name]!r}, no number", where=where)
     first, second = sorted(completions, key=lambda c: c.get("rank", 0))
     if first.get("rank") == second.get("rank"):
         raise CheckFailed("two completions have the same rank", where=where)
     made: dict[str, Any] = {
-        "prompt": _turns(row.get("context") or [], "user"),
-        "chosen": _turns(first["completion"], "assistant"),
-        "rejected": _turns(second["completion"], "assistant"),
+        "prompt": _turns(row.get("context"), "user", where),
+        "chosen": _turns(first["completion"], "assistant", where),
+        "rejected": _turns(second["completion"], "assistant", where),
     }
     if "score" in first and "score" in second:
         made["scores"] = (int(first["score"]), int(second["score"]))
     return made
 
 
-def _turns(value: Any, role: str) -> list[Message]:
+def _turns(value: Any, role: str, where: str) -> list[Message]:
+    """Messages from a text or from a list of messages; anything else is refused."""
     if isinstance(value, str):
         return [_message(role, value)]
-    return [{"role": m["role"], "content": _text(m.get("content"))} for m in value]
+    if not isinstance(value, list) or not value:
+        raise CheckFailed(f"the {role}'s part must be a text or a non-empty list of messages", where=where)
+    if not all(isinstance(m, Mapping) and isinstance(m.get("role"), str) for m in value):
+        raise CheckFailed(f"the {role}'s part has an item that is no message with a role", where=where)
+    return [_message(m["role"], _text(m.get("content"))) for m in value]
 
 
 def _text(content: Any) -> str:
