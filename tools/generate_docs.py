@@ -1,9 +1,10 @@
-"""Writes the parts of docs/ that the code knows best: commands, exit codes, types, keys of the embedded engine.
+"""Writes the parts of docs/ that the code knows best: commands, exit codes, types, config keys.
 
     python tools/generate_docs.py            write them
     python tools/generate_docs.py --check    exit 1 and name the files that are out of date
 
-A generated part stands between `<!-- generated: NAME -->` and `<!-- end of NAME -->`; the rest is written by hand.
+A generated part stands between `<!-- generated: NAME -->` and `<!-- end of NAME -->`; the rest is written by
+hand.
 """
 
 from __future__ import annotations
@@ -68,17 +69,27 @@ def artifact_types() -> str:
 
 
 def embedded_keys() -> str:
-    """What the embedded engine makes of every key, a row for neighbours with the same fate."""
+    """What the embedded engine makes of every key; neighbours with the same fate share a row."""
     rows: list[tuple[list[str], str, str]] = []
     for rule in TABLE:
         fate = (rule.effect.replace("_", " "), rule.note)
-        if rows and rows[-1][1:] == fate:
-            rows[-1][0].append(f"`{rule.pattern}`")
-        else:
-            rows.append(([f"`{rule.pattern}`"], *fate))
-    return table(
-        ("keys", "effect", "note"), [("<br>".join(keys), effect, note) for keys, effect, note in rows]
-    )
+        if not rows or rows[-1][1:] != fate:
+            rows.append(([], *fate))
+        rows[-1][0].append(rule.pattern)
+    return table(("keys", "effect", "note"), [(_together(keys), effect, note) for keys, effect, note in rows])
+
+
+def _together(keys: Sequence[str]) -> str:
+    """`a.{b, c}` for keys of one section, a line for each section."""
+    sections: dict[str, list[str]] = {}
+    for key in keys:
+        section, _, last = key.rpartition(".")
+        sections.setdefault(section, []).append(last)
+    shown = [
+        f"{section}.{names[0]}" if len(names) == 1 else f"{section}.{{{', '.join(names)}}}"
+        for section, names in sections.items()
+    ]
+    return "<br>".join(f"`{text}`" for text in shown)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -84,6 +84,11 @@ class Run:
         """The trainer's own word on why it failed."""
         return _read_json(self.directory / "failure.json")
 
+    def latest_log(self) -> Path | None:
+        """The log of its newest attempt, None while it has none."""
+        logs = (self.directory / "logs").glob("attempt-*.log")
+        return max(logs, key=lambda path: int(path.stem.partition("-")[2]), default=None)
+
     def state(self) -> RunState:
         """What the run is doing, told from its lock and its files."""
         if is_locked(self.directory / LOCK_FILE):

@@ -5,6 +5,8 @@ Apart from the step itself, because `steps list` reads none of it.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nemotron.catalog.toml_table import TomlTable
@@ -56,6 +58,18 @@ class ModelChoice:
     description: str = ""
     default: bool = False
     min_gpus: int | None = None
+
+
+def matching_errors(errors: Sequence[KnownError], log: str) -> tuple[KnownError, ...]:
+    """The known errors whose `match` is found in a log; an expression that does not compile matches nothing."""
+    found = []
+    for known in errors:
+        try:
+            if known.match is not None and re.search(known.match, log):
+                found.append(known)
+        except re.error:
+            continue  # lint names it
+    return tuple(found)
 
 
 def read_parameters(manifest: TomlTable) -> tuple[Parameter, ...]:

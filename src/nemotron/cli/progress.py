@@ -101,6 +101,8 @@ class WatcherContext(Protocol):
 
     def end(self, launched: Launched) -> None: ...
 
+    def failed(self, run: Run) -> None: ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -151,6 +153,19 @@ class PlainWatcher:
         """Say that it is done."""
         if launched.outcome != "reused":
             self._say(f"{self._label}: done in {launched.seconds:.0f} s")
+
+    def failed(self, run: Run) -> None:
+        """What the step's manifest knows of the failure, told from the run's log."""
+        from nemotron.catalog.advice import matching_errors
+        from nemotron.catalog.discover import load_catalog
+
+        recipe, root = run.plan["recipe"], run.plan["placement"]["root"]
+        log = run.latest_log()
+        if log is None:
+            return
+        step = load_catalog().get(f"{root}:{recipe['step']}")
+        for known in matching_errors(step.errors, log.read_text(encoding="utf-8", errors="replace")):
+            self._say(f"known error: {known.name}\n  {known.recovery}")
 
     def _say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)

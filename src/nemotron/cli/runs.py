@@ -81,16 +81,14 @@ def logs(
     from nemotron.errors import NotFound
 
     run = _find(run_id)
-    found = sorted(
-        (run.directory / "logs").glob("attempt-*.log"), key=lambda p: int(p.stem.partition("-")[2])
-    )
-    if not found:
+    log = run.latest_log()
+    if log is None:
         raise NotFound(f"run {run.id} has no log yet: it {run.state()}", where=str(run.directory / "logs"))
     if as_json:
-        text = found[-1].read_text(encoding="utf-8", errors="replace")
-        output.print_json({"run": run.id, "log": str(found[-1]), "lines": text.splitlines()})
+        text = log.read_text(encoding="utf-8", errors="replace")
+        output.print_json({"run": run.id, "log": str(log), "lines": text.splitlines()})
         return
-    with found[-1].open("rb") as handle:
+    with log.open("rb") as handle:
         while True:
             ended = run.state() != "running"
             data = handle.read()

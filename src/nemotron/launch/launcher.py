@@ -59,6 +59,9 @@ class Watcher(Protocol):
     def end(self, launched: Launched) -> None:
         """A run has ended well."""
 
+    def failed(self, run: Run) -> None:
+        """A run has failed; the error follows."""
+
 
 class SilentWatcher:
     """Hears everything and says nothing."""
@@ -73,6 +76,9 @@ class SilentWatcher:
         """Nothing."""
 
     def end(self, launched: Launched) -> None:
+        """Nothing."""
+
+    def failed(self, run: Run) -> None:
         """Nothing."""
 
 
@@ -161,6 +167,7 @@ class Launcher:
         if code == EXIT_INTERRUPTED:
             raise KeyboardInterrupt
         if code != 0:
+            self.watcher.failed(run)
             raise _failure(run, code)
         self._settle(run)
         self.watcher.end(launched)
@@ -241,7 +248,7 @@ def _failure(run: Run, code: int) -> NemotronError:
     kind: type[NemotronError] = {2: UsageError, 3: NotFound, 4: CheckFailed, 5: Conflict}.get(
         code, WorkFailed
     )
-    where = str(said["where"]) if said.get("where") else str(_newest_log(run.directory))
+    where = str(said["where"]) if said.get("where") else str(run.latest_log() or run.directory / "logs")
     return kind(
         f"run {run.id} failed: {what}",
         where=where,
@@ -254,8 +261,3 @@ def _silent_failure(run: Run, code: int) -> str:
     if shutil.disk_usage(run.directory).free < _FULL_BYTES:
         return "no space left on device; free some and type the same command, it resumes"
     return f"the trainer ended with exit code {code}"
-
-
-def _newest_log(directory: Path) -> Path:
-    logs = sorted((directory / "logs").glob("attempt-*.log"), key=lambda p: p.stat().st_mtime)
-    return logs[-1] if logs else directory / "logs"

@@ -66,23 +66,31 @@ def engine_findings(
 
 
 def unbound_inputs(catalog: Catalog, step: Step, inputs: Sequence[PlannedInput]) -> list[Finding]:
-    """A warning for each input nothing names; a launch turns it into an error."""
+    """A warning for each input nothing names, with the steps that make its type; a launch stops on it."""
     found = []
     for each in inputs:
         if each.state == "unbound":
-            makers = sorted({s.id for t in each.types for s in catalog.producers_of(t)} - {step.id})
+            makers = [m for t in each.types for m in catalog.producers_of(t) if m.id != step.id]
+            names = dict.fromkeys(m.id for m in makers)
             found.append(
                 Finding(
                     UNBOUND,
                     "warning",
                     f"input {each.port} ({' or '.join(each.types)}) is bound to nothing",
                     where=each.key,
-                    valid="made by " + ", ".join(makers) if makers else None,
-                    fix=f"-i {each.port}=PATH"
-                    + (f" or -i {each.port}=step://{makers[0]}?config=tiny" if makers else ""),
+                    valid="made by " + ", ".join(names) if names else None,
+                    fix=f"-i {each.port}=PATH" + (f" or -i {_built(each, makers[0])}" if makers else ""),
                 )
             )
     return found
+
+
+def _built(each: PlannedInput, maker: Step) -> str:
+    """`PORT=step://...` with the output that fits by its very type, where one does."""
+    fitting = [p.name for p in maker.produces if set(p.type) & set(each.types)]
+    config = "tiny" if "tiny" in maker.configs else maker.run.default_config
+    output = f"&output={fitting[0]}" if fitting else ""
+    return f"{each.port}=step://{maker.id}?config={config}{output}"
 
 
 def missing_values(missing: Sequence[str], inputs: Sequence[PlannedInput], config: Config) -> list[Finding]:

@@ -146,9 +146,12 @@ class EmbeddedEngine:
 
 
 def _missing(config: Mapping[str, Any]) -> list[Finding]:
+    needed = [*_NEEDED]
+    if not lookup(config, "policy.megatron_cfg.enabled", False):
+        needed.append("policy.optimizer")
     return [
         Finding("config.missing_key", "error", f"{key} is not set", where=key, fix=f"+{key}=...")
-        for key in _NEEDED
+        for key in needed
         if lookup(config, key) is None
     ]
 

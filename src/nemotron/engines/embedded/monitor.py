@@ -27,10 +27,12 @@ def load_monitor(config: Mapping[str, Any]) -> Monitor | None:
     module_name, _, function_name = str(named).partition(":")
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as problem:
+    except (ImportError, AttributeError, ValueError, SyntaxError) as problem:
         raise UsageError(
             f"{named!r} cannot be imported: {problem}",
             where="embedded.monitor",
             next="name a function of one text as package.module:function",
         ) from problem
+    if not callable(function):
+        raise UsageError(f"{named!r} is no function", where="embedded.monitor")
     return Monitor(function_name, function)

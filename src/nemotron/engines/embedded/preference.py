@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
 
 from nemotron.engines.embedded import rows
@@ -12,6 +14,7 @@ from nemotron.engines.embedded.batches import supervised_batches
 from nemotron.engines.embedded.models import load_causal, load_classifier, load_tokenizer
 from nemotron.engines.embedded.reading import data_path, lookup
 from nemotron.engines.embedded.training import ConfiguredOptimizer, Run, RunCallback, arguments, train
+from nemotron.errors import CheckFailed
 
 
 class _RewardTrainer(ConfiguredOptimizer, RewardTrainer):
@@ -26,8 +29,8 @@ def run_bradley_terry(run: Run) -> None:
     """Train a classifier whose score difference is the log-odds of a preference (Bradley and Terry, 1952)."""
     config = run.config
     tokenizer = load_tokenizer(config)
-    train_rows = _pairs(run, "train")
-    val_rows = _pairs(run, "validation") if data_path(config, "validation") else None
+    train_rows = _pairs(run, tokenizer, "train")
+    val_rows = _pairs(run, tokenizer, "validation") if data_path(config, "validation") else None
     batches = supervised_batches(config, "rm", len(train_rows))
     name = str(lookup(config, "policy.model_name"))
     model = load_classifier(config, name, "policy.model_name", tokenizer.pad_token_id)
@@ -48,8 +51,8 @@ def run_dpo(run: Run) -> None:
     """Direct preference optimization (Rafailov et al., 2023) against the model the run starts from."""
     config = run.config
     tokenizer = load_tokenizer(config)
-    train_rows = _pairs(run, "train")
-    val_rows = _pairs(run, "validation") if data_path(config, "validation") else None
+    train_rows = _pairs(run, tokenizer, "train")
+    val_rows = _pairs(run, tokenizer, "validation") if data_path(config, "validation") else None
     batches = supervised_batches(config, "dpo", len(train_rows))
     model = load_causal(config, str(lookup(config, "policy.model_name")), "policy.model_name")
     sft_weight = float(lookup(config, "dpo.sft_loss_weight", 0.0))
@@ -74,14 +77,45 @@ def run_dpo(run: Run) -> None:
     train(run, trainer, batches)
 
 
-def _pairs(run: Run, split: str) -> Dataset:
+def _pairs(run: Run, tokenizer: PreTrainedTokenizerBase, split: str) -> Dataset:
     found = rows.preference_rows(run.config, split)
     if split == "validation":
         section = "dpo" if "dpo" in run.config else "rm"
         batches = int(lookup(run.config, f"{section}.val_batches", -1))
         size = int(lookup(run.config, f"{section}.val_global_batch_size", 32))
         found = found[: batches * size] if batches > 0 else found
-    return Dataset.from_list([{k: r[k] for k in ("prompt", "chosen", "rejected")} for r in found])
+    limit = int(lookup(run.config, "policy.max_total_sequence_length"))
+    return Dataset.from_list(
+        [{k: r[k] for k in ("prompt", "chosen", "rejected")} for r in fitting_pairs(tokenizer, found, limit)]
+    )
+
+
+def fitting_pairs(
+    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[dict[str, Any]], limit: int
+) -> list[dict[str, Any]]:
+    """The pairs both of whose answers fit into `limit` tokens with the prompt; the rest is counted.
+
+    trl would cut such answers, or leave the pairs out without a word. Raises CheckFailed when none is left.
+    """
+
+    def fits(messages: list[rows.Message]) -> bool:
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False))
+        # No token is shorter than a byte: most texts need not be tokenized to know.
+        if len(text.encode()) <= limit:
+            return True
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"]) <= limit
+
+    kept = [p for p in pairs if all(fits([*p["prompt"], *p[name]]) for name in ("chosen", "rejected"))]
+    if len(kept) < len(pairs):
+        out = len(pairs) - len(kept)
+        print(f"left out: {out} of {len(pairs)} pairs are longer than {limit} tokens", flush=True)
+    if not kept:
+        raise CheckFailed(
+            f"no pair fits into {limit} tokens",
+            where="policy.max_total_sequence_length",
+            next="raise policy.max_total_sequence_length",
+        )
+    return kept
 
 
 def _settings(run: Run, batches: Any, section: str, val_rows: Dataset | None) -> dict[str, Any]:

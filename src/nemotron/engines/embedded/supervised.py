@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from datasets import Dataset
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
@@ -111,29 +113,40 @@ def _start(run: Run, trainer: Any, batches: BatchPlan) -> None:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation], limit: int) -> Dataset:
-    """Token ids, and labels that count the assistant's tokens alone; longer ones than `limit` are left out.
+    """Token ids, and labels that count the assistant's tokens alone.
 
-    Raises CheckFailed when nothing is left.
+    Left out and counted: conversations longer than `limit`, and those in which the assistant says nothing.
+    Raises CheckFailed when nothing is left, or when the chat template cannot render a conversation.
     """
     kept: dict[str, list[list[int]]] = {"input_ids": [], "labels": []}
-    marked = "{% generation" in str(tokenizer.chat_template) or "{%- generation" in str(
-        tokenizer.chat_template
-    )
-    too_long = 0
-    for messages, tools in conversations:
-        ids, mask = (_by_markers if marked else _by_prefixes)(tokenizer, messages, tools)
+    template = str(tokenizer.chat_template)
+    masked = _by_markers if re.search(r"{%-? *generation", template) else _by_prefixes
+    too_long = silent = 0
+    for number, (messages, tools) in enumerate(conversations, 1):
+        try:
+            ids, mask = masked(tokenizer, messages, tools)
+        except (TemplateError, TypeError) as problem:
+            raise CheckFailed(
+                f"the chat template cannot render conversation {number}: {problem}",
+                where="policy.tokenizer.chat_template",
+            ) from problem
         if len(ids) > limit:
             too_long += 1
-            continue
-        kept["input_ids"].append(ids)
-        kept["labels"].append([i if counts else IGNORED for i, counts in zip(ids, mask, strict=True)])
+        elif not any(mask):
+            silent += 1
+        else:
+            kept["input_ids"].append(ids)
+            kept["labels"].append([i if counts else IGNORED for i, counts in zip(ids, mask, strict=True)])
+    total = len(conversations)
     if too_long:
-        print(f"left out: {too_long} of {len(conversations)} rows are longer than {limit} tokens", flush=True)
+        print(f"left out: {too_long} of {total} rows are longer than {limit} tokens", flush=True)
+    if silent:
+        print(f"left out: {silent} of {total} rows hold no word of the assistant", flush=True)
     if not kept["input_ids"]:
         raise CheckFailed(
-            f"no row fits into {limit} tokens",
-            where="policy.max_total_sequence_length",
-            next="raise policy.max_total_sequence_length",
+            f"no row is left: of {total}, {too_long} are longer than {limit} tokens, "
+            f"{silent} hold no word of the assistant",
+            where="policy.max_total_sequence_length" if too_long else None,
         )
     return Dataset.from_dict(kept)
 
@@ -150,7 +163,11 @@ def _by_markers(
 def _by_prefixes(
     tokenizer: PreTrainedTokenizerBase, messages: list[rows.Message], tools: list[Any] | None
 ) -> tuple[list[int], list[int]]:
-    """For templates without generation markers: what each assistant turn adds to the text before it."""
+    """For templates without generation markers: what each assistant turn adds to the text before it, up to
+    the end of the turn.
+
+    Raises CheckFailed where the template renders a turn in another way once others follow.
+    """
 
     def ids_of(upto: int, prompt: bool) -> list[int]:
         made = tokenizer.apply_chat_template(
@@ -161,9 +178,24 @@ def _by_prefixes(
     whole = ids_of(len(messages), False)
     mask = [0] * len(whole)
     for index, message in enumerate(messages):
-        if message["role"] == "assistant":
-            start, end = len(ids_of(index, True)), len(ids_of(index + 1, False))
-            mask[start:end] = [1] * (end - start)
+        if message["role"] != "assistant":
+            continue
+        through = ids_of(index + 1, False)
+        # The last token may have grown together with what follows.
+        if through[:-1] != whole[: len(through) - 1]:
+            raise CheckFailed(
+                "the chat template renders answers in another way once other turns follow, so they cannot be "
+                "told from the rest",
+                where="policy.tokenizer.chat_template",
+                next="give a template that marks them with {% generation %}",
+            )
+        prompt = ids_of(index, True) if index else []
+        start = next((i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(prompt))
+        end = min(len(through), len(whole))
+        if tokenizer.eos_token_id in whole[start:end]:
+            while whole[end - 1] != tokenizer.eos_token_id:
+                end -= 1
+        mask[start:end] = [1] * (end - start)
     return whole, mask
 
 
