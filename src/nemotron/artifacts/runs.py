@@ -182,7 +182,7 @@ def digest_tail(digest: str) -> str:
 def is_locked(path: Path) -> bool:
     """Whether a living process holds the lock file; false where there is none."""
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # a colleague's run is not ours to write
     except OSError:
         return False
     try:

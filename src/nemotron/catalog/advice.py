@@ -61,7 +61,7 @@ class ModelChoice:
 
 
 def matching_errors(errors: Sequence[KnownError], log: str) -> tuple[KnownError, ...]:
-    """The known errors whose `match` is found in a log; an expression that does not compile matches nothing."""
+    """The known errors whose `match` is found in a log; a broken expression matches nothing."""
     found = []
     for known in errors:
         try:

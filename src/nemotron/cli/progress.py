@@ -59,23 +59,28 @@ class Tail:
             self.progress.seconds_left = left * sum(recent) / len(recent)
         return self.progress
 
-    def _take(self, row: dict[str, Any], *, is_timing: bool) -> None:
+    def _take(self, row: object, *, is_timing: bool) -> None:
+        """A row of ours; a step's own program may keep other things in files of these names."""
         progress = self.progress
         if not is_timing:
             assert progress.metrics is not None
-            progress.metrics |= {k: v for k, v in row.items() if k != "step"}
-        elif row["event"] == "start":
-            progress.total, progress.step = row["total_steps"], row["step"]
-            progress.started_at = row["step"]
-        elif row["event"] == "step":
-            progress.step = row["step"]
-            # The first step of an attempt holds its start-up too.
-            if row["step"] > progress.started_at + 1:
-                self._durations.append(row["seconds"])
-        else:
-            progress.phase = row["name"]
+            known = row if isinstance(row, dict) else {}
+            progress.metrics |= {
+                k: v for k, v in known.items() if k != "step" and isinstance(v, int | float)
+            }
+            return
+        match row:
+            case {"event": "start", "total_steps": int(total), "step": int(step)}:
+                progress.total, progress.step, progress.started_at = total, step, step
+            case {"event": "step", "step": int(step), "seconds": int() | float() as seconds}:
+                progress.step = step
+                # The first step of an attempt holds its start-up too.
+                if step > progress.started_at + 1:
+                    self._durations.append(seconds)
+            case {"event": "phase", "name": str(name)}:
+                progress.phase = name
 
-    def _new_rows(self, path: Path) -> list[dict[str, Any]]:
+    def _new_rows(self, path: Path) -> list[object]:
         try:
             with path.open("rb") as handle:
                 size = handle.seek(0, 2)
@@ -87,7 +92,14 @@ class Tail:
             return []
         whole = data.rfind(b"\n") + 1
         self._offsets[path] = start + whole
-        return [json.loads(line) for line in data[:whole].splitlines()]
+        return [_parsed(line) for line in data[:whole].splitlines()]
+
+
+def _parsed(line: bytes) -> object:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 class WatcherContext(Protocol):

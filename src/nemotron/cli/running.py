@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nemotron.cli import output
@@ -55,11 +56,13 @@ def explain(request: Request, key: str, as_json: bool) -> int:
     return 0
 
 
-def dry_run(request: Request, plan_file: Path | None, as_json: bool) -> int:
+def dry_run(request: Request, plan_file: Path | None, *, use_cache: bool, as_json: bool) -> int:
     """Print the plan; exit 4 when a check found an error."""
     from nemotron.planning.render import render_plan
 
     plan = plan_step(request)
+    if not use_cache:
+        plan = replace(plan, done_by=None, resumes=None)
     if plan_file is not None:
         from nemotron.artifacts.atomic import write_text
 

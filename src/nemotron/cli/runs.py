@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 import time
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from nemotron.artifacts.runs import Run
 
 app = typer.Typer(rich_markup_mode=None)
+
+_SHOWN = ("train/reward", "train/loss", "validation/accuracy")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or an unambiguous beginning of it.")]
@@ -78,8 +81,10 @@ def logs(
 
     Example: nemotron runs logs rlhf-20260101 -f
     """
-    from nemotron.errors import NotFound
+    from nemotron.errors import NotFound, UsageError
 
+    if follow and as_json:
+        raise UsageError("--follow and --json exclude each other", next="leave one of them out")
     run = _find(run_id)
     log = run.latest_log()
     if log is None:
@@ -88,13 +93,15 @@ def logs(
         text = log.read_text(encoding="utf-8", errors="replace")
         output.print_json({"run": run.id, "log": str(log), "lines": text.splitlines()})
         return
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a look may end within a character
     with log.open("rb") as handle:
         while True:
             ended = run.state() != "running"
             data = handle.read()
-            sys.stdout.write(data.decode("utf-8", "replace"))
+            last = not follow or (ended and not data)
+            sys.stdout.write(decoder.decode(data, final=last))
             sys.stdout.flush()
-            if not follow or (ended and not data):
+            if last:
                 return
             time.sleep(0.3)
 
@@ -110,7 +117,8 @@ def _listed(run: Run) -> dict[str, Any]:
     plan, record = run.plan, run.record
     recipe = plan.get("recipe") or {}
     metrics = record.get("metrics") or {}
-    shown = [k for k in ("train/reward", "train/loss", "validation/accuracy") if k in metrics]
+    # A metric that is no finite number is kept as text in records.
+    shown = {k: v for k, v in metrics.items() if k in _SHOWN and isinstance(v, int | float)}
     return {
         "run": run.id,
         "step": recipe.get("step", "?"),
@@ -119,7 +127,7 @@ def _listed(run: Run) -> dict[str, Any]:
         "state": run.state(),
         "attempts": record.get("attempt"),
         "ended": record.get("at"),
-        "metrics": ", ".join(f"{k} {metrics[k]:.3g}" for k in shown),
+        "metrics": ", ".join(f"{k} {shown[k]:.3g}" for k in _SHOWN if k in shown),
     }
 
 

@@ -166,7 +166,7 @@ def run(
     if explain is not None:
         return running.explain(request, explain, as_json)
     if dry_run:
-        return running.dry_run(request, plan_file, as_json)
+        return running.dry_run(request, plan_file, use_cache=not no_cache, as_json=as_json)
     return running.launch(request, use_cache=not no_cache, as_json=as_json)
 
 

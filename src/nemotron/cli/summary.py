@@ -10,7 +10,7 @@ from nemotron.artifacts.runs import Run
 
 def summary_text(run: Run, outcome: str) -> str:
     """All that a finished run has to say."""
-    summary = run.summary
+    summary = run.summary if _is_ours(run.summary) else {}
     lines = [""]
     if outcome == "reused":
         lines += [f"nothing changed since run {run.id}; for a new one: --no-cache", ""]
@@ -23,6 +23,14 @@ def summary_text(run: Run, outcome: str) -> str:
         lines.append(f"{'curve':<12} {run.directory / summary['picture']}")
     lines += ["", "next", f"  nemotron runs show {run.id}", f"  nemotron runs logs {run.id}"]
     return "\n".join(lines)
+
+
+def _is_ours(summary: Mapping[str, Any]) -> bool:
+    """Whether one of our trainers wrote it; a step's own program may write a file of that name."""
+    match summary:
+        case {"algorithm": str(), "metric": str(), "comparison": None | {"judge_win_rate": float()}}:
+            return True
+    return False
 
 
 def _curve(run: Run, summary: Mapping[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ def select_step(root: Path, select: str) -> int | None:
     if select != "best" or not name:
         return steps[-1]
     values = {s: _read(root / f"step_{s}" / "training_info.json").get(name) for s in steps}
-    scored = {s: float(v) for s, v in values.items() if isinstance(v, int | float)}
+    scored = {s: float(v) for s, v in values.items() if isinstance(v, int | float) and math.isfinite(v)}
     if not scored:
         return steps[-1]
     sign = 1 if ranking.get("higher_is_better", True) else -1

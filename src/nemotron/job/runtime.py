@@ -9,6 +9,7 @@ process that started it does (NEMOTRON_LIFELINE_FD), and so does the trainer whe
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import getpass
 import json
@@ -34,6 +35,7 @@ LIFELINE = "NEMOTRON_LIFELINE_FD"
 EXIT_CONTRACT, EXIT_CONFLICT, EXIT_INTERRUPTED = 4, 5, 130
 # How long a trainer may take to save its state after it was asked to stop.
 GRACE_SECONDS = 60.0
+_LOCK_TRIALS = 10
 
 
 class Job:
@@ -54,10 +56,11 @@ class Job:
         """The whole attempt; returns the exit code."""
         for stale in ("record.json", "failure.json"):
             (self.directory / stale).unlink(missing_ok=True)
-        self._record("started")
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(number, self._on_signal)
+        # The log comes first: it is what counts attempts, and no two attempts may have one number.
         with self.log.open("ab") as log:
+            self._record("started")
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+                signal.signal(number, self._on_signal)
             code = self._train(log)
         return self._finish(code)
 
@@ -124,7 +127,7 @@ class Job:
     def _finish(self, code: int) -> int:
         outputs: dict[str, dict[str, Any]] = {}
         reason = None
-        if self.stopped_by is not None and code != 0:
+        if self.stopped_by is not None:  # with exit code 0 too: it may have saved and stopped half-way
             reason, code = "interrupted", EXIT_INTERRUPTED
         elif code != 0:
             reason = f"signal {signal.Signals(-code).name}" if code < 0 else "trainer failed"
@@ -173,9 +176,7 @@ def main(arguments: list[str]) -> int:
     """Run the job of a run directory; returns its exit code."""
     directory = Path(arguments[0]).resolve()
     handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    if not _take_lock(handle):
         print(f"{directory.name} is running already", file=sys.stderr)
         return EXIT_CONFLICT
     os.truncate(handle, 0)
@@ -187,7 +188,21 @@ def main(arguments: list[str]) -> int:
         return job.run()
     except NemotronError as problem:
         print(problem.render(), file=sys.stderr)
+        with contextlib.suppress(NemotronError):  # on a full disk stderr has to do
+            write_json(directory / "failure.json", problem.as_dict())
         return problem.exit_code
+
+
+def _take_lock(handle: int) -> bool:
+    """Lock the run, False when it is another job's. Whoever asks for its state locks it for an instant too."""
+    for _ in range(_LOCK_TRIALS):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
 
 
 def _die_with_starter(job: Job) -> None:
@@ -209,15 +224,17 @@ def _die_with_starter(job: Job) -> None:
 def _last_metrics(directory: Path) -> Mapping[str, Any] | None:
     """The last value of every metric the trainer wrote."""
     try:
-        text = (directory / "metrics.jsonl").read_text(encoding="utf-8")
+        text = (directory / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     found: dict[str, Any] = {}
     for line in text.splitlines():
         try:
-            found.update(json.loads(line))
+            row = json.loads(line)
         except ValueError:
             continue  # the line a kill cut off
+        if isinstance(row, dict):
+            found.update(row)
     return found or None
 
 

@@ -52,7 +52,6 @@ from nemotron.job.runtime import main
 
 sys.exit(main([str(here.parent)]))
 '''
-_PLACEHOLDER = re.compile(r"(in|out)://([A-Za-z0-9_.-]+)")
 
 
 def write_bundle(directory: Path, plan: Plan, store: Store) -> None:
@@ -92,15 +91,15 @@ def config_yaml(plan: Plan, paths: Mapping[str, str]) -> str:
     """The trainer's config with real paths for `in://PORT` and `out://PORT`."""
     import yaml
 
-    places = {o.port: o.path for o in plan.outputs}
-
-    def real(match: re.Match[str]) -> str:
-        kind, port = match.groups()
-        return (paths if kind == "in" else places)[port]
+    places = {f"in://{port}": path for port, path in paths.items()}
+    places |= {f"out://{o.port}": o.path for o in plan.outputs}
+    # The longest name first, so that `in://data` does not take the beginning of `in://data-2`.
+    names = "|".join(re.escape(name) for name in sorted(places, key=len, reverse=True))
+    placeholder = re.compile(rf"(?<![A-Za-z0-9+.-])(?:{names})" if names else "(?!)")
 
     def filled(value: Any) -> Any:
         if isinstance(value, str):
-            return _PLACEHOLDER.sub(real, value)
+            return placeholder.sub(lambda found: places[found[0]], value)
         if isinstance(value, Mapping):
             return {k: filled(v) for k, v in value.items()}
         return [filled(v) for v in value] if isinstance(value, list | tuple) else value
@@ -114,7 +113,7 @@ def launch_script() -> str:
     return (
         "#!/usr/bin/env bash\n"
         "set -euo pipefail\n"
-        'cd "$(dirname "${BASH_SOURCE[0]}")"\n'
+        'cd -- "$(dirname -- "${BASH_SOURCE[0]}")"\n'
         f"exec {shell_words([sys.executable])} -I runtime/start.py\n"
     )
 

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Literal, Protocol
 
 from nemotron.artifacts.atomic import os_error
@@ -21,12 +20,11 @@ from nemotron.errors import CheckFailed, Conflict, NemotronError, NotFound, Usag
 from nemotron.findings import Finding, errors_in
 from nemotron.launch.bundle import write_bundle
 from nemotron.launch.fetching import can_fetch, fetch_input
-from nemotron.launch.local import run_attached
+from nemotron.launch.local import EXIT_INTERRUPTED, run_attached
 from nemotron.planning.build import find_earlier
 from nemotron.planning.plan import Plan, PlannedInput
 from nemotron.planning.preflight import blocking
 
-EXIT_INTERRUPTED = 130
 # A killed client's job notices within this time that nobody waits for it any more.
 _ORPHAN_SECONDS = 5.0
 # Less than this is full: a page of the log may still fit.
@@ -164,7 +162,7 @@ class Launcher:
         return run
 
     def _ended(self, run: Run, code: int, launched: Launched) -> Launched:
-        if code == EXIT_INTERRUPTED:
+        if code == EXIT_INTERRUPTED and run.state() == "interrupted":
             raise KeyboardInterrupt
         if code != 0:
             self.watcher.failed(run)
@@ -201,6 +199,7 @@ class Launcher:
             raise CheckFailed(
                 f"run {run.id} left outputs that are not what they should be",
                 where=str(run.directory),
+                next="mend the step, or try once more with --no-cache",
                 findings=findings,
             )
 
@@ -245,9 +244,10 @@ def _failure(run: Run, code: int) -> NemotronError:
     """What a failed run says of itself, with the exit code of its kind."""
     said = run.failure
     what = str(said.get("what") or _silent_failure(run, code))
-    kind: type[NemotronError] = {2: UsageError, 3: NotFound, 4: CheckFailed, 5: Conflict}.get(
-        code, WorkFailed
-    )
+    # A program of the user's may end with any number; only what is told is a kind of error of ours.
+    told = said.get("exit_code") == code or (code == Conflict.exit_code and not run.record)
+    kinds: dict[int, type[NemotronError]] = {2: UsageError, 3: NotFound, 4: CheckFailed, 5: Conflict}
+    kind = kinds.get(code, WorkFailed) if told else WorkFailed
     where = str(said["where"]) if said.get("where") else str(run.latest_log() or run.directory / "logs")
     return kind(
         f"run {run.id} failed: {what}",

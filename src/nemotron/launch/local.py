@@ -11,6 +11,7 @@ from pathlib import Path
 from nemotron.artifacts.atomic import os_error
 
 LIFELINE = "NEMOTRON_LIFELINE_FD"
+EXIT_INTERRUPTED = 130
 _POLL_SECONDS = 0.2
 
 
@@ -50,7 +51,9 @@ def _wait(job: subprocess.Popen[bytes], watch: Callable[[], None]) -> int:
     while True:
         try:
             watch()
-            return job.wait(_POLL_SECONDS)
+            code = job.wait(_POLL_SECONDS)
+            # A job that was asked before it could listen ends by the signal itself.
+            return EXIT_INTERRUPTED if asked and code != 0 else code
         except subprocess.TimeoutExpired:
             continue
         except KeyboardInterrupt:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
+from nemotron.artifacts.atomic import json_text
 from nemotron.errors import CheckFailed
 from nemotron.findings import Finding
 
@@ -155,7 +156,7 @@ class Plan:
 
     def to_json(self) -> str:
         """The plan as text: sorted keys, two spaces, byte-identical for identical plans."""
-        return json.dumps(self.as_dict(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        return json_text(self.as_dict())
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
