@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-MAIN = "from nemotron.__main__ import main; main()"
+MAIN = ("-m", "nemotron")
 PATIENCE = 20.0
 
 # One program for every step of the small catalog. What it does is its config's `behave`.
@@ -187,7 +187,7 @@ class World:
 
     def command(self, *words: str | bytes) -> list[str | bytes]:
         """The argument list of a `nemotron` process."""
-        return [sys.executable, "-c", MAIN, *words]
+        return [sys.executable, *MAIN, *words]
 
     def start(self, *words: str | bytes) -> subprocess.Popen[str]:
         """A `nemotron` process that goes on; whatever of it is left is killed after the test."""
@@ -216,7 +216,8 @@ class World:
 
     def runs(self) -> list[Path]:
         """The run directories, oldest first."""
-        return sorted((self.home / "runs").glob("*"), key=lambda p: p.stat().st_ctime_ns)
+        found = (self.home / "runs").glob("*/plan.json")
+        return [p.parent for p in sorted(found, key=lambda p: p.stat().st_mtime_ns)]
 
     def records(self) -> list[dict[str, Any]]:
         """Every record, by file name."""

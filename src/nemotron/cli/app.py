@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import sys
@@ -20,6 +21,10 @@ EXIT_PIPE_CLOSED = 141
 
 def command_line(argv: list[str]) -> int:
     """Run one command line; returns one of the exit codes that docs/cli.md lists."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A path need not be UTF-8; as an escape it can be printed, and is right in JSON too.
+            stream.reconfigure(errors="backslashreplace")
     words, arguments = split_arguments(argv)
     return run(words, arguments)
 
@@ -40,6 +45,8 @@ def run(words: list[str], arguments: tuple[str, ...] | None) -> int:
     as_json = "--json" in words
     incomplete = not words or (len(words) == 1 and words[0] in NOUNS)
     try:
+        if arguments is not None and words[:2] != ["steps", "run"]:
+            raise UsageError("only `steps run` takes arguments after --", next="leave out what follows --")
         command = typer.main.get_command(build_app(words[0] if words else ""))
         asked = [*words, "--help"] if incomplete else words
         result = command.main(args=asked, prog_name="nemotron", standalone_mode=False, obj=arguments)

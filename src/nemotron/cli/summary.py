@@ -37,7 +37,11 @@ def _curve(run: Run, summary: Mapping[str, Any]) -> list[str]:
     first, last = summary.get("first"), summary.get("last")
     if first is None or last is None:
         return []
-    lines = [f"{summary['metric']}: {first:.3f} -> {last:.3f} (means of the first and last five steps)", ""]
+    unread = summary.get("unread_verdicts")
+    lines = [f"{summary['metric']}: {first:.3f} -> {last:.3f} (means of the first and last five steps)"]
+    if unread is not None:
+        lines.append(f"verdicts of the judge that could not be read: {unread:.1%}")
+    lines.append("")
     drawn = run.directory / "curve.txt"
     if drawn.is_file():
         lines += [*drawn.read_text(encoding="utf-8").rstrip("\n").splitlines(), ""]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nemotron.engines.embedded.batches import BatchPlan, grpo_batches, supervised_batches
@@ -99,12 +99,12 @@ def test_impossible_rollouts_name_the_key(config: dict[str, Any], where: str, sa
     assert says in caught.value.what
 
 
-@given(*[st.integers(1, 12)] * 4, st.integers(1, 400))
+@given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 4), st.integers(0, 300), st.data())
 def test_every_rollout_is_trained_on_exactly_once(
-    prompts: int, group: int, updates: int, micro: int, rows: int
+    micro: int, accumulation: int, updates: int, more: int, data: st.DataObject
 ) -> None:
-    rollouts = prompts * group
-    assume(rollouts % updates == 0 and (rollouts // updates) % micro == 0 and rows >= prompts)
-    plan = grpo_batches(grpo(prompts, group, rollouts // updates, micro, max_num_epochs=1), rows)
-    assert plan.per_device * plan.accumulation * plan.optimizer_steps_per_step == rollouts
-    assert plan.steps == rows // prompts
+    rollouts = micro * accumulation * updates
+    prompts = data.draw(st.sampled_from([n for n in range(1, rollouts + 1) if rollouts % n == 0]))
+    rows = prompts + more
+    config = grpo(prompts, rollouts // prompts, micro * accumulation, micro, max_num_epochs=1)
+    assert grpo_batches(config, rows) == BatchPlan(micro, accumulation, updates, rows // prompts)

@@ -238,7 +238,7 @@ class _ValidatingCallback(RunCallback):
         """After the row of a step, the validation of that step where one is due."""
         super().on_log(args, state, control, **kwargs)
         step = self._step(state)
-        if state.global_step % self._per_step or "reward" not in (kwargs.get("logs") or {}):
+        if state.global_step % self._per_step or "loss" not in (kwargs.get("logs") or {}):
             return
         at_end = step == self._last_step and lookup(self._run.config, "grpo.val_at_end", False)
         if self._prompts and (at_end or (self._period > 0 and step % self._period == 0)):

@@ -42,6 +42,7 @@ def write_summary(run: Run, algorithm: str, comparison: dict[str, Any] | None) -
             "picture": picture,
             "final_metrics": last,
             "comparison": comparison,
+            "unread_verdicts": _mean_of(history, "judge/fallback_rate"),
         },
     )
 
@@ -100,7 +101,7 @@ def draw(
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4), dpi=110, layout="tight")
+    figure = Figure(figsize=(7, 4), dpi=110, layout="constrained")
     axis = figure.add_subplot()
     axis.plot([s for s, _ in curve], [v for _, v in curve], color="#2a6fbb", label=metric)
     axis.set_xlabel("step")
@@ -135,6 +136,11 @@ def terminal_curve(metric: str, curve: Sequence[tuple[int, float]]) -> str:
     )
     lines = text if isinstance(text, list) else str(text).splitlines()
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _mean_of(history: Sequence[dict[str, Any]], name: str) -> float | None:
+    values = [row[name] for row in history if name in row]
+    return sum(values) / len(values) if values else None
 
 
 def _second_curve(history: Sequence[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
