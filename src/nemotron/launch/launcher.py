@@ -103,6 +103,8 @@ class Launcher:
         WorkFailed: the trainer failed. KeyboardInterrupt: after the run was asked to stop.
         """
         _refuse(plan)
+        # Before anything is built: a model that cannot be had should not cost the time of a build.
+        plan = self._fetched(plan)
         built: dict[str, Launched] = {}
         total = len(plan.builds) + 1
         for number, (key, each) in enumerate(plan.builds, 1):
@@ -110,13 +112,17 @@ class Launcher:
         return self._run(self._ready(plan, built), (total, total), is_input=False)
 
     def _ready(self, plan: Plan, built: Mapping[str, Launched]) -> Plan:
-        """The plan with every input that was to be built or fetched pinned."""
+        """The plan with every input that was to be built pinned."""
         inputs = tuple(self._pin(i, built) for i in plan.inputs)
         return replace(plan, builds=(), done_by=None, resumes=None).with_inputs(inputs)
 
+    def _fetched(self, plan: Plan) -> Plan:
+        """The plan, and those it builds on, with every input of a hub brought here."""
+        builds = tuple((key, self._fetched(each)) for key, each in plan.builds)
+        inputs = tuple(fetch_input(i, self.environ) if i.state == "late" else i for i in plan.inputs)
+        return replace(plan, builds=builds).with_inputs(inputs)
+
     def _pin(self, each: PlannedInput, built: Mapping[str, Launched]) -> PlannedInput:
-        if each.state == "late":
-            return fetch_input(each, self.environ)
         if each.build is None or each.build not in built:
             return each
         run = built[each.build].run

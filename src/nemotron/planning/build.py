@@ -327,7 +327,7 @@ def _shape(step: Step, engine: Engine, data: Mapping[str, Any], inputs: Sequence
         nodes=step.run.nodes,
         gpus_per_node=step.run.gpus_per_node,
         image=step.run.image,
-        rows={i.port: int(i.facts["rows"]) for i in inputs if "rows" in i.facts},
+        rows={i.port: int(i.facts["rows"]) for i in inputs if i.state == "pinned" and "rows" in i.facts},
         bound={i.port: i.state for i in inputs},
     )
 
