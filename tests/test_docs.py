@@ -136,7 +136,8 @@ def test_readme_can_be_followed_from_top_to_bottom(tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
     leave = shutil.ignore_patterns(".*", "__pycache__")
     shutil.copytree(ROOT, checkout, ignore=leave)
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("NEMOTRON_")}
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("NEMOTRON_", "MAKE", "MFLAGS"))}
+    environ["PYTHON"] = os.path.realpath(sys.executable)
     environ["PATH"] = f"{checkout / '.venv/bin'}{os.pathsep}{environ['PATH']}"
     follow("README.md", checkout, environ, {"make test": "make -n test"})
     assert len(list((checkout / ".nemotron" / "runs").iterdir())) >= 6
@@ -243,3 +244,13 @@ def test_every_step_has_a_readme_with_its_ports_and_a_command(step: str) -> None
     for port in (*found.consumes, *found.produces):
         assert re.search(rf"^\| (?:out: )?`{port.name}` \|", text, re.MULTILINE), port.name
     assert f"    nemotron steps run {step} " in text
+
+
+def test_design_names_what_is_there() -> None:
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^    ([a-z_]+/[a-z_/]+\.py) +(.+)$", page, re.MULTILINE)
+    assert len(rows) > 30
+    for file, names in rows:
+        source = (ROOT / "src" / "nemotron" / file).read_text(encoding="utf-8")
+        for name in names.split(", "):
+            assert re.search(rf"^(?:class |def )?{name}\b", source, re.MULTILINE), f"{file}: {name}"

@@ -50,11 +50,13 @@ def test_a_home_that_is_no_directory_name_is_refused(tmp_path: Path, home: str) 
 @pytest.mark.parametrize(
     ("step", "stem"),
     [
-        ("rl/nemo_rl/rlhf", "rlhf"),
-        ("theirs:sft", "sft"),
+        ("rl/nemo_rl/rlhf", "rl-rlhf"),
+        ("rm/nemo_rl", "rm-nemo_rl"),
+        ("theirs:sft", "theirs-sft"),
         ("sft/", "sft"),
-        ("a/b c\n;rm -rf", "b-c-rm-rf"),
-        ("a/..", "run"),
+        ("a/b c\n;rm -rf", "a-b-c-rm-rf"),
+        ("a/..", "a"),
+        ("..", "run"),
         ("x" * 300, "x" * 64),
     ],
 )

@@ -38,7 +38,6 @@ def test_our_types_are_sound_and_complete():
     assert types.findings == ()
     assert types.is_a("reward_model_hf", "checkpoint_hf")
     assert types.is_a("translated_mcq_benchmark_parquet", "benchmark_parquet")
-    assert types.get("checkpoint_lora").convert_to == {"checkpoint_hf": "convert/merge_lora"}
     for have in ("raw_jsonl", "prompt_jsonl", "preference_jsonl", "rollout_jsonl", "checkpoint_lora"):
         assert not types.is_a(have, "training_jsonl")
         assert not types.is_a(have, "checkpoint_hf")

@@ -92,7 +92,9 @@ def test_renaming_the_responses_renames_their_rewards(names: list[int], verdicts
 
 
 @given(st.integers(2, 8).flatmap(lambda n: st.tuples(st.just(n), st.lists(VERDICTS, min_size=n, max_size=n))))
-def test_rewards_stay_in_the_range_of_the_scores_and_the_tie_breaker(given_: tuple[int, list[Verdict]]) -> None:
+def test_rewards_stay_in_the_range_of_the_scores_and_the_tie_breaker(
+    given_: tuple[int, list[Verdict]],
+) -> None:
     responses, verdicts = given_
     group = group_rewards(responses, list(zip(comparison_pairs(responses), verdicts, strict=True)))
     assert all(1 - 2.5 <= r <= 5 + 2.5 for r in group.rewards)

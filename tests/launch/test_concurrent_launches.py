@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import subprocess
+import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-SLOW = "behave: sleep\nrows: 2\ntext: x\nseconds: 1.2\noutput: r.jsonl\n"
+SLOW = "behave: sleep\nrows: 2\ntext: x\nseconds: 0.8\noutput: r.jsonl\n"
 Wait = Callable[..., Any]
 
 
@@ -27,7 +29,7 @@ def starts(world: Any) -> list[str]:
 
 
 def test_of_two_identical_launches_one_runs_and_one_is_a_conflict(world: Any) -> None:
-    words = ("steps", "run", "make/rows", "behave=sleep", "seconds=7", "--json")
+    words = ("steps", "run", "make/rows", "behave=sleep", "seconds=6", "--json")
     ended = finished(world.start(*words), world.start(*words))
     assert sorted(code for code, _, _ in ended) == [0, 5], [err for _, _, err in ended]
     (lost,) = [json.loads(out)["error"] for code, out, _ in ended if code == 5]
@@ -61,7 +63,7 @@ def test_without_the_cache_both_run(world: Any) -> None:
 
 
 def test_a_running_run_is_seen_as_running(world: Any, wait_for: Wait, cli: Callable[..., Any]) -> None:
-    client = world.start("steps", "run", "make/rows", "behave=sleep", "seconds=2")
+    client = world.start("steps", "run", "make/rows", "behave=sleep", "seconds=1.2")
     wait_for(lambda: starts(world))
     (run,) = cli("runs", "list", "--json").json["runs"]
     assert (run["state"], run["ended"]) == ("running", None)
@@ -71,25 +73,16 @@ def test_a_running_run_is_seen_as_running(world: Any, wait_for: Wait, cli: Calla
 
 
 def test_whoever_asks_for_a_runs_state_does_not_keep_its_job_from_starting(
-    world: Any, cli: Callable[..., Any]
+    world: Any, wait_for: Wait
 ) -> None:
     """Asking locks the run for an instant; a job that starts in it waits a little."""
-    import fcntl
-    import os
-    import threading
-    import time
-
-    run: Path | None = None
-    done: list[Any] = []
-    thread = threading.Thread(target=lambda: done.append(cli("steps", "run", "make/rows")))
-    thread.start()
-    while run is None:
-        run = next(iter((world.home / "runs").glob("*/recipe")), None)
-    handle = os.open(run.parent / "lock", os.O_RDWR | os.O_CREAT)
+    client = world.start("steps", "run", "make/rows")
+    run = wait_for(lambda: next(iter((world.home / "runs").glob("*/plan.json")), None)).parent
+    handle = os.open(run / "lock", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(handle, fcntl.LOCK_SH)
         time.sleep(0.25)
     finally:
         os.close(handle)
-    thread.join()
-    assert done[0].code == 0, done[0].err
+    ((code, _, err),) = finished(client)
+    assert code == 0, err

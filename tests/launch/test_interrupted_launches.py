@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from nemotron.launch import launcher
+
 Wait = Callable[..., Any]
 Alive = Callable[[int], bool]
 SLEEPER = ("steps", "run", "make/rows", "behave=sleep_once", "--json")
@@ -82,7 +84,9 @@ def test_a_killed_program_is_a_failure_that_resumes(world: Any, wait_for: Wait) 
     resumed(world, run)
 
 
-def test_a_killed_job_is_a_failure_of_the_launch(world: Any, wait_for: Wait, alive: Alive) -> None:
+def test_a_killed_job_is_a_failure_of_the_launch(
+    world: Any, cli: Callable[..., Any], wait_for: Wait, alive: Alive, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The job is what watches the program: without it the program is nobody's, and the run's lock is its."""
     client = world.start(*SLEEPER)
     run, pid = trainer_pid(world, wait_for)
@@ -91,8 +95,8 @@ def test_a_killed_job_is_a_failure_of_the_launch(world: Any, wait_for: Wait, ali
     assert code == 1, err
     assert alive(pid), "a program that does not listen to its lifeline goes on"
     assert state(world, run) == "running"
-    done = world.run(*SLEEPER)
-    assert done.code == 5, "nobody writes beside it"
+    monkeypatch.setattr(launcher, "_ORPHAN_SECONDS", 0.2)
+    assert cli(*SLEEPER).code == 5, "nobody writes beside it"
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not alive(pid))
     resumed(world, run)

@@ -211,29 +211,11 @@ def test_an_output_of_the_wrong_type_is_refused(world: Any, inputs: dict[str, st
         rlhf(**inputs)
 
 
-def test_a_reward_model_is_a_model_and_a_plain_model_may_judge(world: Any) -> None:
-    """reward_model_hf is_a checkpoint_hf; the judge's port takes a plain model too."""
-    assert port(rlhf(reward_model="step://sft/nemo_rl?config=tiny"), "reward_model").type == "checkpoint_hf"
+def test_a_reward_model_may_stand_in_for_a_model(world: Any) -> None:
+    """reward_model_hf is_a checkpoint_hf, and not the other way round."""
     assert port(rlhf(policy="step://rm/nemo_rl?config=tiny"), "policy").type == "reward_model_hf"
-
-
-def test_a_port_that_wants_a_reward_model_takes_no_plain_model(world: Any) -> None:
-    toml = """
-        [step]
-        id = "use/score"
-        description = "Scores."
-        [[consumes]]
-        name = "judge"
-        type = "reward_model_hf"
-        config = "judge"
-        [run]
-        engines = ["script"]
-    """
-    world.add_step("use/score", toml, configs={"default": "judge: ???\n"})
-    with pytest.raises(CheckFailed, match="makes nothing that input judge takes"):
-        plan_step(Request("use/score", inputs={"judge": "step://sft/nemo_rl?config=tiny"}))
-    plan = plan_step(Request("use/score", inputs={"judge": "step://rm/nemo_rl?config=tiny"}))
-    assert port(plan, "judge").state == "to_build"
+    with pytest.raises(CheckFailed, match="makes nothing that input reward_model takes"):
+        rlhf(reward_model="step://sft/nemo_rl?config=tiny")
 
 
 def test_steps_that_build_each_other_are_refused(world: Any) -> None:

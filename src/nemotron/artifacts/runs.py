@@ -12,7 +12,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +22,7 @@ from .atomic import write_json
 from .checks import check_artifact
 from .digest import digest_path
 from .digest_cache import DigestCache
-from .records import ArtifactRecord, stat_fingerprint, timestamp, write_record
+from .records import ArtifactRecord, stat_fingerprint, write_record
 from .store import Store
 
 RunState = Literal["running", "succeeded", "failed", "interrupted", "prepared"]
@@ -151,7 +150,6 @@ def settle(store: Store, run: Run, environ: Mapping[str, str]) -> tuple[Finding,
         cache.close()
     if errors_in(findings):
         return tuple(findings)
-    now = timestamp(datetime.now(UTC))
     for port, output in settled.items():
         made_by = {"run_id": run.id, "attempt": record.get("attempt"), "port": port}
         step = record.get("outputs", {}).get(port, {}).get("step_of_training")
@@ -163,7 +161,8 @@ def settle(store: Store, run: Run, environ: Mapping[str, str]) -> tuple[Finding,
                 id=f"{run.id}.{port}.{digest_tail(output['digest'])}",
                 type=output["type"],
                 path=output["path"],
-                at=now,
+                # Not this moment: whoever settles the same run, again or at once, writes the same record.
+                at=str(record.get("at")),
                 digest=output["digest"],
                 fingerprint=output["fingerprint"],
                 facts=output["facts"],

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from nemotron.artifacts.runs import Run
 from nemotron.artifacts.store import Store
@@ -65,9 +65,7 @@ class Tail:
         if not is_timing:
             assert progress.metrics is not None
             known = row if isinstance(row, dict) else {}
-            progress.metrics |= {
-                k: v for k, v in known.items() if k != "step" and isinstance(v, int | float)
-            }
+            progress.metrics |= {k: v for k, v in known.items() if k != "step" and isinstance(v, int | float)}
             return
         match row:
             case {"event": "start", "total_steps": int(total), "step": int(step)}:

@@ -160,6 +160,8 @@ def run(
     _refuse_places(run_profile, batch_profile, force_squash)
     if not dry_run and (explain is not None or plan_file is not None):
         raise UsageError("--explain and -o go with --dry-run", next="add -d")
+    if explain is not None and plan_file is not None:
+        raise UsageError("--explain and -o exclude each other: one shows a key, the other a plan")
     request = running.make_request(
         step_id, config, overrides or [], inputs or [], engine, context.obj, waive or []
     )

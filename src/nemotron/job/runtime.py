@@ -28,7 +28,7 @@ from typing import IO, Any
 
 from nemotron.artifacts.atomic import write_json
 from nemotron.artifacts.records import AttemptRecord, Phase, stat_fingerprint, timestamp, write_record
-from nemotron.errors import NemotronError
+from nemotron.errors import CheckFailed, NemotronError
 from nemotron.job.outputs import find_outputs
 
 LIFELINE = "NEMOTRON_LIFELINE_FD"
@@ -43,8 +43,8 @@ class Job:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.plan: dict[str, Any] = json.loads((directory / "plan.json").read_text(encoding="utf-8"))
-        self.place: dict[str, Any] = json.loads((directory / "place.json").read_text(encoding="utf-8"))
+        self.plan = _load(directory / "plan.json", "recipe", "placement", "outputs")
+        self.place = _load(directory / "place.json", "records_dir", "inputs")
         self.logs = directory / "logs"
         self.logs.mkdir(exist_ok=True)
         self.attempt = 1 + sum(1 for _ in self.logs.glob("attempt-*.log"))
@@ -172,6 +172,17 @@ class Job:
             write_json(self.directory / "record.json", record.as_dict())
 
 
+def _load(path: Path, *needed: str) -> dict[str, Any]:
+    """A file of the bundle. Raises CheckFailed when it is not what was written there."""
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise CheckFailed(f"{path.name} cannot be read: {problem}", where=str(path)) from problem
+    if not isinstance(loaded, dict) or any(key not in loaded for key in needed):
+        raise CheckFailed(f"{path.name} does not hold {', '.join(needed)}", where=str(path))
+    return loaded
+
+
 def main(arguments: list[str]) -> int:
     """Run the job of a run directory; returns its exit code."""
     directory = Path(arguments[0]).resolve()
@@ -194,7 +205,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _take_lock(handle: int) -> bool:
-    """Lock the run, False when it is another job's. Whoever asks for its state locks it for an instant too."""
+    """Lock the run, False when another job has it. Whoever asks for its state has it for an instant too."""
     for _ in range(_LOCK_TRIALS):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

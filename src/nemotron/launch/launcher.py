@@ -156,7 +156,9 @@ class Launcher:
             watch = functools.partial(self.watcher.tick, run)
             code = run_attached(run.directory, watch, self.environ)
             watch()
-            if code == Conflict.exit_code and is_input and not run.record:
+            if code == Conflict.exit_code and not run.record and not run.failure:
+                if not is_input:
+                    raise _going_on(run)
                 continue  # another process took the run a moment earlier: wait for it
             return self._ended(run, code, Launched(run, outcome, time.monotonic() - begun))
 
@@ -189,11 +191,7 @@ class Launcher:
         told = False
         while is_locked(run.directory / LOCK_FILE):
             if not forever and time.monotonic() > deadline:
-                raise Conflict(
-                    f"run {run.id} of the same recipe is going on",
-                    where=str(run.directory),
-                    next=f"nemotron runs logs {run.id} -f, or --no-cache for another run of the same",
-                )
+                raise _going_on(run)
             if forever and not told:
                 self.watcher.waiting(run)
                 told = True
@@ -237,6 +235,9 @@ def recipe_claim(store: Store, plan: Plan) -> Iterator[None]:
     try:
         place.mkdir(parents=True, exist_ok=True)
         handle = os.open(place / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except FileExistsError as problem:
+        what = "a file stands where the store's directory should be"
+        raise UsageError(what, where=str(place), next="move that file away") from problem
     except OSError as problem:
         raise os_error(problem, place) from problem
     try:
@@ -246,12 +247,20 @@ def recipe_claim(store: Store, plan: Plan) -> Iterator[None]:
         os.close(handle)
 
 
+def _going_on(run: Run) -> Conflict:
+    return Conflict(
+        f"run {run.id} of the same recipe is going on",
+        where=str(run.directory),
+        next=f"nemotron runs logs {run.id} -f, or --no-cache for another run of the same",
+    )
+
+
 def _failure(run: Run, code: int) -> NemotronError:
     """What a failed run says of itself, with the exit code of its kind."""
     said = run.failure
     what = str(said.get("what") or _silent_failure(run, code))
     # A program of the user's may end with any number; only what is told is a kind of error of ours.
-    told = said.get("exit_code") == code or (code == Conflict.exit_code and not run.record)
+    told = said.get("exit_code") == code
     kinds: dict[int, type[NemotronError]] = {2: UsageError, 3: NotFound, 4: CheckFailed, 5: Conflict}
     kind = kinds.get(code, WorkFailed) if told else WorkFailed
     where = str(said["where"]) if said.get("where") else str(run.latest_log() or run.directory / "logs")

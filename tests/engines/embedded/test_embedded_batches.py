@@ -89,7 +89,11 @@ def test_impossible_supervised_batches_name_the_key(config: dict[str, Any], wher
         (grpo(size=12, micro=4), "policy.train_global_batch_size", "4 prompts x 4 generations = 16 rollouts"),
         (grpo(prompts=0), "grpo.num_prompts_per_step", "0 is no number"),
         (grpo(group=None), "grpo.num_generations_per_prompt", "None is no number"),
-        (grpo(prompts=200, size=800), "grpo.num_prompts_per_step", "100 prompts are fewer than one step of 200"),
+        (
+            grpo(prompts=200, size=800),
+            "grpo.num_prompts_per_step",
+            "100 prompts are fewer than one step of 200",
+        ),
     ],
 )
 def test_impossible_rollouts_name_the_key(config: dict[str, Any], where: str, says: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -177,4 +176,4 @@ def test_resuming_sees_model_and_state_side_by_side_and_copies_nothing(tmp_path:
         assert {p.name for p in view.iterdir()} == {*TRAINER, *MODEL}
         assert all(p.is_symlink() and p.is_file() for p in view.iterdir())
         assert (view / "optimizer.pt").read_text() == "checkpoint-4 optimizer.pt"
-    assert os.path.samefile(view / "model.safetensors", made.step_dir(4) / "policy" / "model.safetensors")
+    assert (view / "config.json").samefile(made.step_dir(4) / "policy" / "config.json")

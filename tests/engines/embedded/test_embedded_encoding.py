@@ -1,4 +1,4 @@
-"""From chats to tokens: only the assistant's are trained on, by markers or by prefixes, in every template mode."""
+"""From chats to tokens: only the assistant's are trained on, by markers or by prefixes, in every mode."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def test_labels_count_the_assistants_words_and_the_end_of_the_turn(tokenizer: An
     (row,) = encode(tokenizer, [(chat, None)], 200)
     spoken = [m["content"] for m in chat if m["role"] == "assistant"]
     assert trained_on(tokenizer, row) == "".join(f"{text}<|im_end|>" for text in spoken)
-    assert all(label in (IGNORED, token) for token, label in zip(row["input_ids"], row["labels"], strict=True))
+    assert all(
+        label in (IGNORED, token) for token, label in zip(row["input_ids"], row["labels"], strict=True)
+    )
     assert tokenizer.decode(row["input_ids"]) == tokenizer.apply_chat_template(chat, tokenize=False)
 
 
@@ -87,7 +89,7 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer: Any) -> No
 def test_rows_that_are_too_long_or_silent_are_left_out_and_counted(
     tokenizer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    silent = [says("user", "Hi"), says("user", "Anybody?")]
+    silent = [says("user", "Hi")]
     (row,) = encode(tokenizer, [(CHAT, None)], 200)
     limit = len(row["input_ids"])
     kept = encode(tokenizer, [(LONG, None), (CHAT, None), (silent, None)], limit)
@@ -110,7 +112,9 @@ def test_what_the_template_cannot_render_names_the_conversation(tokenizer: Any) 
 
 
 def test_tools_reach_the_template(tokenizer: Any) -> None:
-    tokenizer.chat_template = "{{ tools | length }} tools {{ messages[0].content }}{% generation %}x{% endgeneration %}"
+    tokenizer.chat_template = (
+        "{{ tools | length }} tools {{ messages[0].content }}{% generation %}x{% endgeneration %}"
+    )
     (row,) = encode(tokenizer, [(CHAT, [{"type": "function", "function": {"name": "f"}}])], 200)
     assert tokenizer.decode(row["input_ids"]).startswith("1 tools Hi")
 
@@ -119,9 +123,15 @@ def test_tools_reach_the_template(tokenizer: Any) -> None:
     ("keys", "rendered"),
     [
         ({}, "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello there<|im_end|>\n"),
-        ({"chat_template": "default"}, "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello there<|im_end|>\n"),
+        (
+            {"chat_template": "default"},
+            "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello there<|im_end|>\n",
+        ),
         ({"chat_template": None}, "HiHello there"),
-        ({"chat_template": "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}"}, "[user] Hi[assistant] Hello there"),
+        (
+            {"chat_template": "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}"},
+            "[user] Hi[assistant] Hello there",
+        ),
     ],
     ids=["absent", "default", "null", "custom"],
 )
@@ -151,11 +161,15 @@ def test_a_tokenizer_without_template_asks_for_one(
     assert "policy.tokenizer.chat_template" in str(caught.value.next)
 
 
-def test_padding_is_on_the_left_and_never_missing(training_config: Config, tokenizer: Any, tmp_path: Path) -> None:
+def test_padding_is_on_the_left_and_never_missing(
+    training_config: Config, tokenizer: Any, tmp_path: Path
+) -> None:
     tokenizer.pad_token = None
     tokenizer.padding_side = "right"
     tokenizer.save_pretrained(tmp_path / "unpadded")
-    loaded = load_tokenizer(training_config("sft", {"policy.tokenizer": {"name": str(tmp_path / "unpadded")}}))
+    loaded = load_tokenizer(
+        training_config("sft", {"policy.tokenizer": {"name": str(tmp_path / "unpadded")}})
+    )
     assert (loaded.padding_side, loaded.pad_token) == ("left", loaded.eos_token)
 
 
@@ -168,7 +182,9 @@ def test_long_pairs_are_left_out_and_counted(
         sizes = []
         for name in ("chosen", "rejected"):
             chat = [*pair["prompt"], *pair[name]]
-            sizes.append(len(tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True)["input_ids"]))
+            sizes.append(
+                len(tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True)["input_ids"])
+            )
         return max(sizes)
 
     limit = sorted(map(length, pairs))[len(pairs) // 2]
@@ -208,4 +224,7 @@ def test_pairs_without_scores_teach_the_ends_of_the_scale() -> None:
     for chat, _ in _verdicts([pair] * 30, seed=0):
         verdict = parse_verdict(chat[-1]["content"])
         scores = {"a": 5.0, "b": 1.0}
-        assert (verdict.score_1, verdict.score_2) == (scores[chat[-3]["content"]], scores[chat[-2]["content"]])
+        assert (verdict.score_1, verdict.score_2) == (
+            scores[chat[-3]["content"]],
+            scores[chat[-2]["content"]],
+        )

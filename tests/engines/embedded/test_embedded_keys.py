@@ -13,10 +13,7 @@ from nemotron.engines.embedded.engine import ENGINE
 from nemotron.engines.embedded.keys import TABLE, leaves, notes, rule_for, unknown_keys
 
 SHIPPED = [
-    (step.id, name)
-    for step in load_catalog({}).steps
-    if "embedded" in step.engines
-    for name in step.configs
+    (step.id, name) for step in load_catalog({}).steps if "embedded" in step.engines for name in step.configs
 ]
 
 
@@ -51,7 +48,9 @@ def test_the_first_match_counts() -> None:
     assert rule_for("loss_fn.truncated_importance_sampling_ratio").pattern.endswith("_**")  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("key", ["gpro.seed", "polcy.model_name", "seed", "embedded.thread", "checkpoint.dir"])
+@pytest.mark.parametrize(
+    "key", ["gpro.seed", "polcy.model_name", "seed", "embedded.thread", "checkpoint.dir"]
+)
 def test_a_key_that_no_rule_knows_is_an_error_with_the_nearest(key: str) -> None:
     assert rule_for(key) is None
     config: dict[str, Any] = {}
@@ -80,9 +79,9 @@ def test_the_notes_of_a_shipped_config_name_keys_it_holds(step: str, name: str) 
             assert rule is not None
             assert rule.effect == "no_effect", f"{leaf} has an effect, and {key} is said to have none"
             assert rule.note == reason
-    silent = {
-        k for k in present if (rule := rule_for(k)) is not None and rule.effect == "no_effect"
-    } - {k for k in present for key in named if k == key or k.startswith(key + ".")}
+    silent = {k for k in present if (rule := rule_for(k)) is not None and rule.effect == "no_effect"} - {
+        k for k in present for key in named if k == key or k.startswith(key + ".")
+    }
     assert silent == set(), "without effect and not told"
 
 

@@ -112,7 +112,11 @@ def test_yaml_lists_become_the_tuples_torch_wants() -> None:
         (named("torch.optim.Lion", lr=0.1), "policy.optimizer.name", "torch.optim.AdamW"),
         (named("os.system", lr=0.1), "policy.optimizer.name", "torch.optim.AdamW"),
         ({"policy": {"optimizer": None}}, "policy.optimizer", "torch.optim.AdamW"),
-        (named("AdamW", {"name": "Cosine"}, lr=0.1), "policy.scheduler.name", "torch.optim.lr_scheduler.LinearLR"),
+        (
+            named("AdamW", {"name": "Cosine"}, lr=0.1),
+            "policy.scheduler.name",
+            "torch.optim.lr_scheduler.LinearLR",
+        ),
         (
             named("AdamW", [{"name": "LinearLR"}, {"name": "Cosine"}, {"milestones": [2]}], lr=0.1),
             "policy.scheduler.1.name",
@@ -125,7 +129,9 @@ def test_yaml_lists_become_the_tuples_torch_wants() -> None:
         ),
     ],
 )
-def test_unknown_names_are_answered_with_the_known_ones(config: dict[str, Any], where: str, valid: str) -> None:
+def test_unknown_names_are_answered_with_the_known_ones(
+    config: dict[str, Any], where: str, valid: str
+) -> None:
     with pytest.raises(UsageError) as caught:
         rates(config, 1)
     assert caught.value.where == where

@@ -83,7 +83,9 @@ def test_a_chat_row_that_is_none_names_its_line(rows_at: Writer, row: Any, says:
 
 
 def test_ranked_completions_make_a_pair_in_the_order_of_ranks(rows_at: Writer) -> None:
-    path = rows_at("pairs.jsonl", [{"context": [USER], "completions": [completion(1, "b"), completion(0, "a")]}])
+    path = rows_at(
+        "pairs.jsonl", [{"context": [USER], "completions": [completion(1, "b"), completion(0, "a")]}]
+    )
     (row,) = preference_rows(reading(path), "train")
     assert row == {
         "prompt": [USER],
@@ -109,11 +111,15 @@ def test_prompt_chosen_and_rejected_may_be_texts_or_messages(rows_at: Writer) ->
         "rejected": [{"role": "assistant", "content": "What?"}],
     }
     first, second = preference_rows(reading(rows_at("pairs.jsonl", [texts, lists])), "train")
-    assert first == second == {
-        "prompt": [USER],
-        "chosen": [BOT],
-        "rejected": [{"role": "assistant", "content": "What?"}],
-    }
+    assert (
+        first
+        == second
+        == {
+            "prompt": [USER],
+            "chosen": [BOT],
+            "rejected": [{"role": "assistant", "content": "What?"}],
+        }
+    )
 
 
 def test_pairs_may_have_other_column_names(rows_at: Writer) -> None:
@@ -162,7 +168,10 @@ def test_prompts_come_in_gyms_form_and_in_plain_ones(rows_at: Writer) -> None:
     rows = [
         {"responses_create_params": {"input": [USER]}, "expected_answer": "Hello"},
         {"responses_create_params": {"input": "Hi"}},
-        {"responses_create_params": {"input": [parts], "instructions": "Be brief."}, "principle": "Kindness."},
+        {
+            "responses_create_params": {"input": [parts], "instructions": "Be brief."},
+            "principle": "Kindness.",
+        },
         {"prompt": "Hi"},
         {"prompt": [USER]},
         {"messages": [USER]},
@@ -182,7 +191,10 @@ def test_prompts_come_in_gyms_form_and_in_plain_ones(rows_at: Writer) -> None:
     [
         ({"question": "Hi"}, "no prompt"),
         ({"responses_create_params": {"input": []}}, "no prompt"),
-        ({"responses_create_params": {"input": [{"type": "function_call", "name": "f"}]}}, "no message with a role"),
+        (
+            {"responses_create_params": {"input": [{"type": "function_call", "name": "f"}]}},
+            "no message with a role",
+        ),
         ({"responses_create_params": {"input": 5}}, "must be a text"),
         ({"prompt": [["Hi"]]}, "no message with a role"),
     ],

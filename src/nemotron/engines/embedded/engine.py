@@ -13,6 +13,7 @@ from nemotron.engines.embedded.batches import BatchPlan, grpo_batches, supervise
 from nemotron.engines.embedded.keys import notes, unknown_keys
 from nemotron.engines.embedded.reading import COMPARE, algorithm_of, lookup, reward_model_kind
 from nemotron.errors import CheckFailed
+from nemotron.errors import UsageError
 from nemotron.findings import Finding
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "matplotlib", "uniplot")
@@ -121,8 +122,14 @@ class EmbeddedEngine:
         return notes(self.training_config(config))
 
     def argv(self, step: StepFacts, config: Mapping[str, Any], arguments: Sequence[str]) -> tuple[str, ...]:
-        """This package's trainer in the running interpreter."""
-        return (sys.executable, "-m", "nemotron.engines.embedded", "{run_dir}", *arguments)
+        """This package's trainer in the running interpreter. Raises UsageError for arguments: it reads none."""
+        if arguments:
+            raise UsageError(
+                f"the embedded trainer takes no arguments, {arguments[0]!r} would do nothing",
+                where="after --",
+                next="set config keys: KEY=VALUE",
+            )
+        return (sys.executable, "-m", "nemotron.engines.embedded", "{run_dir}")
 
     def environment(self, config: Mapping[str, Any]) -> dict[str, str]:
         """Threads have to be set before torch is imported."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -115,6 +116,6 @@ def from_pretrained(kind: Any, name: str, where: str, **kwargs: Any) -> Any:
         raise NotFound(f"there is no model directory {name}", where=where)
     try:
         return kind.from_pretrained(name, trust_remote_code=False, **kwargs)
-    except (OSError, ValueError, KeyError) as problem:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
         first = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
         raise CheckFailed(f"{name} cannot be loaded: {first}", where=where) from problem

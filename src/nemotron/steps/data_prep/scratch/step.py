@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 
 from nemotron.artifacts.atomic import os_error, write_text
 from nemotron.data import tiny_chat
+from nemotron.errors import NemotronError
 
 
 def main() -> None:
@@ -41,4 +43,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except NemotronError as problem:
+        print(problem.render(), file=sys.stderr)
+        sys.exit(problem.exit_code)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from nemotron.engines.embedded.rows import chat_rows
 from nemotron.engines.genrm import verdict_text
+from nemotron.errors import NemotronError
 
 ROLES = ("system", "user", "assistant", "tool", "principle", "response_1", "response_2")
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -52,9 +54,9 @@ def main() -> None:
 
 def corpus_texts(path: Path) -> Iterator[str]:
     """What the tokenizer learns from: every message, the role names, and a judge's verdicts."""
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            for message in json.loads(line)["messages"]:
+    for messages, _ in chat_rows({"data": {"train": {"data_path": str(path)}}}, "train"):
+        for message in messages:
+            if isinstance(message.get("content"), str):
                 yield message["content"]
     for role in ROLES:
         yield f"{role}\n" * 50
@@ -107,4 +109,8 @@ def initialize_model(tokenizer: Any, config: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except NemotronError as problem:
+        print(problem.render(), file=sys.stderr)
+        sys.exit(problem.exit_code)

@@ -1,0 +1,71 @@
+"""Killed at random moments and started again: the same bytes as if nothing had happened.
+
+Each run is killed with SIGKILL (the command, not the trainer) and typed again until it ends. Another store
+holds the same recipe undisturbed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+def starts_of(directory: Path) -> list[int]:
+    """The step each attempt that came to train began after."""
+    lines = (directory / "timings.jsonl").read_text(encoding="utf-8").splitlines()
+    events = [json.loads(line) for line in lines if line.endswith("}")]
+    return [event["step"] for event in events if event["event"] == "start"]
+
+
+def assert_same(disturbed: Any, whole: Any, port: str) -> None:
+    """Metrics, weights, summary and the checkpoint's own record are byte-identical."""
+    for name in ("metrics.jsonl", "summary.json", "curve.txt"):
+        assert (disturbed.directory / name).read_bytes() == (whole.directory / name).read_bytes(), name
+    mine, theirs = disturbed.output(port), whole.output(port)
+    assert (mine / "model.safetensors").read_bytes() == (theirs / "model.safetensors").read_bytes()
+    assert disturbed.outputs[port]["digest"] == whole.outputs[port]["digest"]
+    infos = [(path.parent / "training_info.json").read_bytes() for path in (mine, theirs)]
+    assert infos[0] == infos[1]
+
+
+def disturbed_and_whole(
+    lab: Any, words: list[str], ports: list[str], port: str, kills: int, seed: int
+) -> None:
+    whole = lab.run(*words, *ports, store="undisturbed")
+    disturbed, landed = lab.run_and_kill(*words, *ports, kills=kills, seconds=whole.seconds, seed=seed)
+    assert disturbed.outcome in ("resumed", "reused")
+    assert landed >= 2, "the machine outran the kills"
+    assert max(starts_of(disturbed.directory)) > 0, "every attempt began at the beginning"
+    attempts = len(list((disturbed.directory / "logs").glob("attempt-*.log")))
+    assert attempts >= landed
+    assert_same(disturbed, whole, port)
+
+
+def test_rlhf_survives_five_kills(lab: Any, built: Any) -> None:
+    words = ["rl/nemo_rl/rlhf", "-c", "tiny", "grpo.max_num_steps=12", "checkpointing.save_period=3"]
+    words += ["embedded.compare_prompts=40", "grpo.val_period=4"]
+    ports = built.words(validation="prompts_held_out", policy="sft", reward_model="judge")
+    # 40 prompts are five steps of eight: the run goes through them more than twice.
+    few = lab.root / "few_prompts.jsonl"
+    few.write_text("".join(built.paths["prompts"].open(encoding="utf-8").readlines()[:40]), encoding="utf-8")
+    ports += ["-i", f"prompts={few}"]
+    disturbed_and_whole(lab, words, ports, "policy", kills=5, seed=1)
+
+
+def test_sft_survives_kills_over_the_edge_of_an_epoch(lab: Any, built: Any) -> None:
+    # 220 rows are 14 steps of 16, the last of them not full.
+    words = ["sft/nemo_rl", "-c", "tiny", "sft.max_num_steps=60", "checkpointing.save_period=4"]
+    words += ["sft.val_period=10"]
+    ports = built.words(data="chat_held_out", validation="chat_held_out", model="sft")
+    disturbed_and_whole(lab, words, ports, "model", kills=3, seed=2)
+
+
+def test_the_judge_survives_kills(lab: Any, built: Any) -> None:
+    words = ["rm/nemo_rl", "-c", "tiny", "rm.max_num_steps=30", "checkpointing.save_period=3"]
+    words += ["rm.val_period=10"]
+    ports = built.words(data="preferences", validation="preferences_held_out", model="sft")
+    disturbed_and_whole(lab, words, ports, "reward_model", kills=3, seed=3)
