@@ -130,6 +130,18 @@ def test_commands_of_a_page_do_what_it_says(page: str, tmp_path: Path, environ: 
     follow(page, work, environ, {**INSTEAD, **dict.fromkeys(AFTER_DEMO, "true")})
 
 
+def test_python_in_the_readme_runs(tmp_path: Path, environ: dict[str, str]) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert blocks
+    for block in blocks:
+        done = subprocess.run(
+            [sys.executable, "-c", block], cwd=tmp_path, env=environ, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert "what runs, in this order" in done.stdout
+
+
 @pytest.mark.slow
 def test_readme_can_be_followed_from_top_to_bottom(tmp_path: Path) -> None:
     """In a copy of the checkout, with nothing installed; `make test` is what runs this very test."""

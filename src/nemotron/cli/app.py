@@ -81,7 +81,7 @@ def build_app(noun: str) -> typer.Typer:
     app.callback(invoke_without_command=True)(_root)
     for name in (noun,) if noun in NOUNS else NOUNS:
         module = importlib.import_module(f"nemotron.cli.{name}")
-        app.add_typer(module.app, name=name, help=NOUNS[name])
+        app.add_typer(module.app, name=name, help=f"{NOUNS[name]}\n\nExample: nemotron {name} list")
     return app
 
 

@@ -39,10 +39,11 @@ _LOCK_TRIALS = 10
 
 
 class Job:
-    """One attempt of one run."""
+    """One attempt of one run. `lock` is the handle of the run's lock, which the trainer inherits."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, lock: int) -> None:
         self.directory = directory
+        self._lock = lock
         self.plan = _load(directory / "plan.json", "recipe", "placement", "outputs")
         self.place = _load(directory / "place.json", "records_dir", "inputs")
         self.logs = directory / "logs"
@@ -78,7 +79,7 @@ class Job:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                pass_fds=(read_end, *self.place_fds()),
+                pass_fds=(read_end, self._lock),
             )
         except OSError as problem:
             log.write(f"{argv[0]} cannot be started: {problem}\n".encode())
@@ -99,14 +100,6 @@ class Job:
         words: list[str] = self.plan["placement"]["argv"]
         ours = len(words) - len(self.plan["recipe"]["arguments"])
         return [word.replace("{run_dir}", str(self.directory)) for word in words[:ours]] + words[ours:]
-
-    def place_fds(self) -> tuple[int, ...]:
-        """The lock's handle: it stays held while the trainer lives."""
-        return (self._lock,) if hasattr(self, "_lock") else ()
-
-    def hold_lock(self, handle: int) -> None:
-        """Keep the run's lock through the trainer's life too."""
-        self._lock = handle
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         first = self.stopped_by is None
@@ -193,8 +186,7 @@ def main(arguments: list[str]) -> int:
     os.truncate(handle, 0)
     os.write(handle, f"{socket.gethostname()} {os.getpid()} {time.time():.0f}\n".encode())
     try:
-        job = Job(directory)
-        job.hold_lock(handle)
+        job = Job(directory, handle)
         _die_with_starter(job)
         return job.run()
     except NemotronError as problem:

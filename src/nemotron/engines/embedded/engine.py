@@ -12,8 +12,7 @@ from nemotron.engines.base import StepFacts, installed_version
 from nemotron.engines.embedded.batches import BatchPlan, grpo_batches, supervised_batches
 from nemotron.engines.embedded.keys import notes, unknown_keys
 from nemotron.engines.embedded.reading import COMPARE, algorithm_of, lookup, reward_model_kind
-from nemotron.errors import CheckFailed
-from nemotron.errors import UsageError
+from nemotron.errors import CheckFailed, UsageError
 from nemotron.findings import Finding
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "matplotlib", "uniplot")
@@ -122,7 +121,7 @@ class EmbeddedEngine:
         return notes(self.training_config(config))
 
     def argv(self, step: StepFacts, config: Mapping[str, Any], arguments: Sequence[str]) -> tuple[str, ...]:
-        """This package's trainer in the running interpreter. Raises UsageError for arguments: it reads none."""
+        """This package's trainer in the running interpreter. Raises UsageError: it takes no arguments."""
         if arguments:
             raise UsageError(
                 f"the embedded trainer takes no arguments, {arguments[0]!r} would do nothing",
