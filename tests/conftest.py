@@ -290,7 +290,12 @@ def write_rows(tmp_path: Path) -> Callable[..., Path]:
     rows: dict[str, dict[str, Any]] = {
         "training_jsonl": {"messages": [_says("user", "2+2?"), _says("assistant", "4")]},
         "prompt_jsonl": {"prompt": "2+2?"},
-        "preference_jsonl": {"prompt": "2+2?", "chosen": "4", "rejected": "5"},
+        "preference_jsonl": {
+            "context": [_says("user", "2+2?")],
+            "completions": [
+                {"rank": rank, "completion": [_says("assistant", answer)]} for rank, answer in enumerate("45")
+            ],
+        },
     }
 
     def write(name: str, kind: str, count: int = 64) -> Path:

@@ -20,7 +20,9 @@ def mean(values: list[float]) -> float:
 def test_a_bradley_terry_model_ranks_held_out_pairs_and_aligns_the_policy(lab: Any) -> None:
     run = lab.run("rl/nemo_rl/rlhf", "-c", "tiny", "-i", f"reward_model={BRADLEY_TERRY}")
     (judge,) = [
-        r for r in lab.records() if r.get("phase") == "ended" and "tiny_bradley" in str(r.get("metrics")) + "x"
+        r
+        for r in lab.records()
+        if r.get("phase") == "ended" and "tiny_bradley" in str(r.get("metrics")) + "x"
     ] or [None]
     rewards = [row["train/reward"] for row in run.rows() if "train/reward" in row]
     spread = mean([row["train/reward_std"] for row in run.rows()[:6] if "train/reward_std" in row])

@@ -14,6 +14,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
+
 def starts_of(directory: Path) -> list[int]:
     """The step each attempt that came to train began after."""
     lines = (directory / "timings.jsonl").read_text(encoding="utf-8").splitlines()

@@ -111,8 +111,13 @@ def test_a_required_port_that_nothing_names_is_unbound(world: Any, text: str) ->
     assert "make/rows" in (finding.valid or "")
     assert "data_prep/scratch" in (finding.valid or "")
     assert finding.fix is not None
-    assert "step://data_prep/scratch?config=tiny" in finding.fix
+    assert "rows=step://make/rows?config=default" in finding.fix, "as one of its configs has it"
     assert blocking(plan) == (finding,)
+
+
+def test_a_broken_config_beside_the_one_that_is_used_does_no_harm(world: Any) -> None:
+    (world.catalog / "use/count/config/a_broken_one.yaml").write_text("a: [\n")
+    assert [f.id for f in count().findings] == ["input.unbound"]
 
 
 def test_an_optional_port_may_stay_unbound(world: Any, write_rows: Rows) -> None:
@@ -314,3 +319,21 @@ def test_waiving_what_a_check_found_lets_the_input_in(world: Any) -> None:
     assert {f.id for f in plan.findings if f.message.startswith("waived")} == ids
     with pytest.raises(NotFound, match="nothing to waive"):
         plan_step(Request("use/count", inputs={"rows": str(path)}, waived=("data.brokn",)))
+
+
+def test_a_file_of_another_type_is_refused_on_its_port(
+    world: Any, write_rows: Rows, write_model: Callable[..., Path]
+) -> None:
+    preferences = str(write_rows("preferences.jsonl", "preference_jsonl"))
+    chat = str(write_rows("chat.jsonl", "training_jsonl"))
+    for inputs in (
+        {"prompts": preferences},
+        {"prompts": chat, "validation": preferences},
+        {"policy": preferences},
+        {"reward_model": chat},
+        {"prompts": str(write_model("model"))},
+    ):
+        assert blocking(rlhf(**inputs)), inputs
+    judge = rlhf(reward_model=str(write_model("judge", head=True)))
+    assert port(judge, "reward_model").state == "pinned"
+    assert port(judge, "reward_model").type == "reward_model_hf"

@@ -132,13 +132,14 @@ def _listed(run: Run) -> dict[str, Any]:
 
 
 def _shown(run: Run, found: dict[str, Any]) -> str:
-    from nemotron.cli.summary import summary_text
+    from nemotron.cli.summary import told_by_trainer
 
     lines = [
         f"{run.id}: {found['state']}",
         f"  step     {found['step']} with {found['config']} on {found['engine']}",
     ]
     lines += [f"  recipe   {found['recipe_digest']}", f"  ended    {found['ended'] or '-'}"]
+    lines.append(f"  at       {run.directory}")
     if found["failure"]:
         lines.append(f"  failure  {found['failure'].get('what')}")
     for port, each in found["inputs"].items():
@@ -150,5 +151,5 @@ def _shown(run: Run, found: dict[str, Any]) -> str:
     for port, each in found["outputs"].items():
         lines += [f"  out      {port}: {each['path']} ({each['type']})", f"           {each['digest']}"]
     if found["state"] == "succeeded":
-        lines.append(summary_text(run, "ran"))
+        lines += ["", *told_by_trainer(run)]
     return "\n".join(lines)

@@ -192,7 +192,9 @@ def _refuse_places(run_profile: str | None, batch_profile: str | None, force_squ
 
 
 def _short(place: str) -> str:
+    """A place below the working directory without the way there."""
     try:
-        return os.path.relpath(place) if place.startswith("/") else place
+        short = os.path.relpath(place) if place.startswith("/") else place
     except ValueError:
         return place
+    return place if short.startswith("..") else short

@@ -10,19 +10,24 @@ from nemotron.artifacts.runs import Run
 
 def summary_text(run: Run, outcome: str) -> str:
     """All that a finished run has to say."""
-    summary = run.summary if _is_ours(run.summary) else {}
     lines = [""]
     if outcome == "reused":
         lines += [f"nothing changed since run {run.id}; for a new one: --no-cache", ""]
-    if summary:
-        lines += _curve(run, summary)
-        lines += _comparison(summary.get("comparison") or {})
-    lines += [f"{port:<12} {output['type']}  {output['path']}" for port, output in run.outputs.items()]
-    lines += [f"{'run':<12} {run.directory}"]
-    if summary.get("picture"):
-        lines.append(f"{'curve':<12} {run.directory / summary['picture']}")
+    lines += told_by_trainer(run)
+    places = {port: f"{output['type']}  {output['path']}" for port, output in run.outputs.items()}
+    places["run"] = str(run.directory)
+    if (run.directory / "curve.png").is_file():
+        places["curve"] = str(run.directory / "curve.png")
+    width = max(12, *(len(name) for name in places))
+    lines += [f"{name:<{width}} {place}" for name, place in places.items()]
     lines += ["", "next", f"  nemotron runs show {run.id}", f"  nemotron runs logs {run.id}"]
     return "\n".join(lines)
+
+
+def told_by_trainer(run: Run) -> list[str]:
+    """The curve and the comparison, where the trainer left them."""
+    summary = run.summary if _is_ours(run.summary) else {}
+    return [*_curve(run, summary), *_comparison(summary.get("comparison") or {})] if summary else []
 
 
 def _is_ours(summary: Mapping[str, Any]) -> bool:

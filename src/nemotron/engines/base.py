@@ -66,8 +66,11 @@ class Engine(Protocol):
     def environment(self, config: Mapping[str, Any]) -> dict[str, str]:
         """Environment variables the command needs."""
 
-    def output_inside(self, select: str | None) -> str | None:
-        """Where in a checkpoint step directory the artifact lies; None where a path is the artifact."""
+    def checkpoint_layout(self, config: Mapping[str, Any], select: str) -> tuple[str, str] | None:
+        """Which of several checkpoints the artifact is, and where in its directory it lies.
+
+        None where the path itself is the artifact. `best` is `latest` for a config that ranks none.
+        """
 
     def code(self, step: StepFacts) -> tuple[Path, ...]:
         """Files and directories whose content decides the result."""
@@ -81,6 +84,13 @@ def find_engine(name: str) -> Engine:
         )
     engine: Engine = importlib.import_module(_ENGINES[name]).ENGINE
     return engine
+
+
+def ranked(config: Mapping[str, Any], select: str) -> str:
+    """`select`, but `latest` where `checkpointing.metric_name` is null: no checkpoint is the best then."""
+    section = config.get("checkpointing")
+    named = isinstance(section, Mapping) and section.get("metric_name") is not None
+    return select if named or select != "best" else "latest"
 
 
 def installed_version(*packages: str) -> str | None:

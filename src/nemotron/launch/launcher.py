@@ -192,7 +192,7 @@ class Launcher:
         while is_locked(run.directory / LOCK_FILE):
             if not forever and time.monotonic() > deadline:
                 raise _going_on(run)
-            if forever and not told:
+            if not told:
                 self.watcher.waiting(run)
                 told = True
             time.sleep(0.1)

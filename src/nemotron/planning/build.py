@@ -220,7 +220,7 @@ class Planner:
                 "named artifacts are not kept yet",
                 valid=("a path", "run://RUN/PORT", "step://STEP?config=NAME", "hf://ORG/NAME"),
             )
-        return pin_elsewhere(binding, reference)
+        return pin_elsewhere(binding, reference, here=here)
 
     def _pin_step(self, binding: Binding, reference: Reference, consumer: Step) -> Pinned:
         key = str(replace(reference, port=None))
@@ -309,8 +309,8 @@ def _outputs(
                     next=f"+{port.config}=outputs/{port.name}",
                 )
             continue
-        inside = engine.output_inside(port.select)
-        select = port.select if inside is not None else None
+        layout = engine.checkpoint_layout(data, port.select) if port.select else None
+        select, inside = layout or (None, None)
         found.append(
             PlannedOutput(port.name, port.type[0], value, port.config, select, inside, port.required)
         )

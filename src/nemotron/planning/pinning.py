@@ -20,6 +20,8 @@ from nemotron.findings import Finding, errors_in
 from nemotron.planning.plan import PlannedInput, PlannedOutput
 from nemotron.planning.references import Binding
 
+# Stops a launch, and is a warning in a dry run.
+UNREADABLE = "input.late"
 MODEL_TYPES = ("checkpoint_hf", "reward_model_hf", "checkpoint_megatron")
 
 
@@ -106,9 +108,20 @@ def pin_path(
     )
 
 
-def pin_elsewhere(binding: Binding, reference: Reference) -> Pinned:
-    """An input on a hub or behind a URL: the job fetches and pins it."""
-    return Pinned(PlannedInput(**{**_planned(binding, reference), "state": "late", "path": reference.name}))
+def pin_elsewhere(binding: Binding, reference: Reference, *, here: bool) -> Pinned:
+    """An input on a hub, brought when the run is launched, or behind a URL, which a run here cannot read."""
+    planned = PlannedInput(**{**_planned(binding, reference), "state": "late", "path": reference.name})
+    if reference.kind == "hf" or not here:
+        return Pinned(planned)
+    finding = Finding(
+        UNREADABLE,
+        "warning",
+        f"input {binding.port.name}: {reference} cannot be read from here",
+        where=binding.place or binding.port.config,
+        valid="a path, hf://ORG/NAME, run://RUN/PORT or step://STEP?config=NAME",
+        fix=f"copy it here, then: -i {binding.port.name}=PATH",
+    )
+    return Pinned(planned, (finding,))
 
 
 def pin_run(binding: Binding, reference: Reference, store: Store, graph: TypeGraph) -> Pinned:

@@ -9,8 +9,9 @@ from nemotron.catalog.discover import Catalog
 from nemotron.catalog.step import Step
 from nemotron.config.config import Config, Origin
 from nemotron.engines.base import Engine, StepFacts
-from nemotron.errors import NotFound
+from nemotron.errors import NemotronError, NotFound
 from nemotron.findings import Finding
+from nemotron.planning.pinning import UNREADABLE
 from nemotron.planning.plan import Plan, PlannedInput
 from nemotron.planning.references import Binding
 
@@ -29,7 +30,7 @@ def blocking(plan: Plan) -> tuple[Finding, ...]:
         f
         for p in plans
         for f in p.findings
-        if f.severity == "error" or (f.id in (UNBOUND, MISSING_VALUE) and f.severity != "note")
+        if f.severity == "error" or (f.id in (UNBOUND, MISSING_VALUE, UNREADABLE) and f.severity != "note")
     )
 
 
@@ -72,6 +73,7 @@ def unbound_inputs(catalog: Catalog, step: Step, inputs: Sequence[PlannedInput])
         if each.state == "unbound":
             makers = [m for t in each.types for m in catalog.producers_of(t) if m.id != step.id]
             names = dict.fromkeys(m.id for m in makers)
+            example = _bound_in_a_config(step, each.port)
             found.append(
                 Finding(
                     UNBOUND,
@@ -79,18 +81,25 @@ def unbound_inputs(catalog: Catalog, step: Step, inputs: Sequence[PlannedInput])
                     f"input {each.port} ({' or '.join(each.types)}) is bound to nothing",
                     where=each.key,
                     valid="made by " + ", ".join(names) if names else None,
-                    fix=f"-i {each.port}=PATH" + (f" or -i {_built(each, makers[0])}" if makers else ""),
+                    fix=f"-i {each.port}=PATH"
+                    + (f", or as {example[0]} does: -i '{each.port}={example[1]}'" if example else ""),
                 )
             )
     return found
 
 
-def _built(each: PlannedInput, maker: Step) -> str:
-    """`PORT=step://...` with the output that fits by its very type, where one does."""
-    fitting = [p.name for p in maker.produces if set(p.type) & set(each.types)]
-    config = "tiny" if "tiny" in maker.configs else maker.run.default_config
-    output = f"&output={fitting[0]}" if fitting else ""
-    return f"{each.port}=step://{maker.id}?config={config}{output}"
+def _bound_in_a_config(step: Step, port: str) -> tuple[str, str] | None:
+    """Name and reference of the first config of the step that binds the port."""
+    from nemotron.config.tree import load_yaml
+
+    for name, path in step.configs.items():
+        try:
+            inputs = load_yaml(path)[0].get("inputs")
+        except NemotronError:
+            continue  # not the config that is used; `steps check` names what is wrong with it
+        if isinstance(inputs, Mapping) and isinstance(inputs.get(port), str):
+            return name, str(inputs[port])
+    return None
 
 
 def missing_values(missing: Sequence[str], inputs: Sequence[PlannedInput], config: Config) -> list[Finding]:

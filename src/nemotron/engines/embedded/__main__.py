@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,6 +122,8 @@ def _quiet(config: dict[str, Any]) -> None:
     from nemotron.engines.embedded.reading import lookup
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # transformers 5.23 tells trl, not the user, to call an argument by its new name.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     import torch
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or lookup(config, "embedded.threads", 1)))

@@ -8,7 +8,7 @@ from operator import not_
 from pathlib import Path
 from typing import Any
 
-from nemotron.engines.base import StepFacts, installed_version
+from nemotron.engines.base import StepFacts, installed_version, ranked
 from nemotron.engines.embedded.batches import BatchPlan, grpo_batches, supervised_batches
 from nemotron.engines.embedded.keys import notes, unknown_keys
 from nemotron.engines.embedded.reading import COMPARE, algorithm_of, lookup, reward_model_kind
@@ -141,9 +141,9 @@ class EmbeddedEngine:
             "HF_HUB_DISABLE_TELEMETRY": "1",
         }
 
-    def output_inside(self, select: str | None) -> str | None:
+    def checkpoint_layout(self, config: Mapping[str, Any], select: str) -> tuple[str, str] | None:
         """A checkpoint step holds the model in `policy/`."""
-        return "policy" if select else None
+        return ranked(config, select), "policy"
 
     def code(self, step: StepFacts) -> tuple[Path, ...]:
         """This engine and the judge's arithmetic."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemotron.engines.base import StepFacts
+from nemotron.engines.base import StepFacts, ranked
 from nemotron.engines.nemo_rl.contract import contract_for_image
 from nemotron.engines.nemo_rl.entry import ENTRY_POINTS, entry_point_of, trainer_config, why_not_here
 from nemotron.engines.nemo_rl.rules import check as check_rules
@@ -61,10 +61,9 @@ class NemoRLEngine:
         """Nothing beyond the profile's."""
         return {}
 
-    def output_inside(self, select: str | None) -> str | None:
+    def checkpoint_layout(self, config: Mapping[str, Any], select: str) -> tuple[str, str] | None:
         """NeMo-RL keeps the weights of a step in `policy/weights`."""
-        # Where the consolidated safetensors of a reward model lie below it has not been seen run.
-        return "policy/weights" if select else None
+        return ranked(config, select), "policy/weights"
 
     def code(self, step: StepFacts) -> tuple[Path, ...]:
         """The framework's code is the image's."""
