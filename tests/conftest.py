@@ -22,7 +22,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 MAIN = ("-m", "nemotron")
-PATIENCE = 20.0
+# Long, for busy machines; nothing waits so long where all is well.
+PATIENCE = 40.0
 
 # One program for every step of the small catalog. What it does is its config's `behave`.
 SCRIPT = '''
@@ -48,6 +49,8 @@ if behave == "fail" or (behave == "fail_once" and starts == 1):
     sys.exit(7)
 if behave == "sleep" or (behave == "sleep_once" and starts == 1):
     time.sleep(config["seconds"])
+while behave == "gate" and not Path(config["text"]).exists():
+    time.sleep(0.02)
 if behave == "polite":
     import signal
 

@@ -108,25 +108,29 @@ def test_a_log_is_printed_whatever_bytes_it_holds(world: Any, cli: Cli, ran: str
 
 
 def test_following_a_log_ends_when_the_run_does(world: Any, cli: Cli, wait_for: Callable[..., Any]) -> None:
-    client = world.start("steps", "run", "make/rows", "behave=sleep", "seconds=1.5")
+    gate = world.root / "gate"
+    client = world.start("steps", "run", "make/rows", "behave=gate", f"text={gate}")
     run = wait_for(lambda: next((r for r in world.runs() if (r / "starts").exists()), None))
     follower = world.start("runs", "logs", run.name[:9], "-f")
-    out, err = follower.communicate(timeout=20)
+    assert follower.stdout is not None
+    assert follower.stdout.readline().startswith("started"), "what is there is printed at once"
+    gate.touch()
+    out, err = follower.communicate(timeout=40)
     assert follower.returncode == 0, err
     assert out.splitlines()[-1] == "written", "nothing at the end is lost"
-    assert client.wait(10) == 0
+    assert client.wait(40) == 0
 
 
 def test_following_ends_when_the_run_is_killed(world: Any, wait_for: Callable[..., Any]) -> None:
     client = world.start("steps", "run", "make/rows", "behave=sleep")
     run = wait_for(lambda: next((r for r in world.runs() if (r / "starts").exists()), None))
     follower = world.start("runs", "logs", run.name, "-f")
-    time.sleep(0.5)
+    assert follower.stdout is not None
+    assert follower.stdout.readline().startswith("started")
     assert follower.poll() is None
     client.kill()
-    out, _ = follower.communicate(timeout=20)
+    follower.communicate(timeout=40)
     assert follower.returncode == 0
-    assert out.splitlines()[0].startswith("started")
 
 
 def test_following_a_finished_run_prints_it_and_ends(cli: Cli, ran: str) -> None:

@@ -1,4 +1,4 @@
-"""RLHF on a laptop, from an empty store with one command: it works, it learns, and it can be accounted for."""
+"""RLHF on a laptop, from an empty store with one command: it learns, and it can be accounted for."""
 
 from __future__ import annotations
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,6 +158,36 @@ def test_two_jobs_never_run_in_one_directory(
     finally:
         first.kill()
         first.wait()
+
+
+def test_asking_for_a_runs_state_does_not_keep_its_job_from_starting(bundle: Bundle, tmp_path: Path) -> None:
+    """Asking locks the run for an instant; a job that starts in it waits a little."""
+    run = bundle(tmp_path / "store")
+    handle = os.open(run / "lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        job = subprocess.Popen(["bash", "launch.sh"], cwd=run, env=SHELL)
+        time.sleep(0.3)
+        assert not (run / "starts").exists()
+    finally:
+        os.close(handle)
+    assert job.wait(20) == 0
+
+
+def test_a_job_begins_no_other_attempt_than_the_one_that_was_meant(bundle: Bundle, tmp_path: Path) -> None:
+    """Of two launches that mean to begin the first attempt, the later one must not begin a second."""
+    run = bundle(tmp_path / "store")
+    first = SHELL | {"NEMOTRON_ATTEMPT": "1"}
+    done = [
+        subprocess.run(["bash", "launch.sh"], cwd=run, env=first, capture_output=True, text=True)
+        for _ in "ab"
+    ]
+    assert [d.returncode for d in done] == [0, 5]
+    assert "somebody else" in done[1].stderr
+    assert len((run / "starts").read_text().split()) == 1
+    second = SHELL | {"NEMOTRON_ATTEMPT": "2"}
+    assert subprocess.run(["bash", "launch.sh"], cwd=run, env=second).returncode == 0
+    assert json.loads((run / "record.json").read_text())["attempt"] == 2
 
 
 def test_a_job_without_a_starter_goes_on(bundle: Bundle, tmp_path: Path) -> None:

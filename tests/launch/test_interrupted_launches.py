@@ -65,7 +65,7 @@ def test_a_killed_client_takes_job_and_program_with_it(world: Any, wait_for: Wai
     client.kill()
     begun = time.monotonic()
     wait_for(lambda: not alive(job) and not alive(pid), "for job and program to end")
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 10
     assert state(world, run) == "interrupted"
     resumed(world, run)
     phases = sorted((r["attempt"], r["phase"]) for r in world.records() if r["kind"] == "attempt")
@@ -135,12 +135,12 @@ def test_a_program_that_stops_politely_is_interrupted_not_done(world: Any, wait_
 
 
 def test_a_second_ctrl_c_kills_what_does_not_listen(world: Any, wait_for: Wait, alive: Alive) -> None:
-    script = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    script = "import signal\nsignal.signal(signal.SIGTERM, lambda *_: open('asked', 'w').close())\n"
     world.add_step("make/stubborn", script=script + (world.catalog / "make/rows/step.py").read_text())
     client = world.start("steps", "run", "make/stubborn", "behave=sleep")
-    _, pid = trainer_pid(world, wait_for)
+    run, pid = trainer_pid(world, wait_for)
     client.send_signal(signal.SIGINT)
-    time.sleep(0.4)
+    wait_for(lambda: (run / "asked").exists())
     assert client.poll() is None
     assert alive(pid)
     client.send_signal(signal.SIGINT)

@@ -83,6 +83,11 @@ class Run:
         """The trainer's own word on why it failed."""
         return _read_json(self.directory / "failure.json")
 
+    @property
+    def attempts(self) -> int:
+        """How many attempts have begun."""
+        return sum(1 for _ in (self.directory / "logs").glob("attempt-*.log"))
+
     def latest_log(self) -> Path | None:
         """The log of its newest attempt, None while it has none."""
         logs = (self.directory / "logs").glob("attempt-*.log")

@@ -32,6 +32,8 @@ from nemotron.errors import CheckFailed, NemotronError
 from nemotron.job.outputs import find_outputs
 
 LIFELINE = "NEMOTRON_LIFELINE_FD"
+# Which attempt the starter means to begin; without it, whichever comes next.
+ATTEMPT = "NEMOTRON_ATTEMPT"
 EXIT_CONTRACT, EXIT_CONFLICT, EXIT_INTERRUPTED = 4, 5, 130
 # How long a trainer may take to save its state after it was asked to stop.
 GRACE_SECONDS = 60.0
@@ -187,6 +189,10 @@ def main(arguments: list[str]) -> int:
     os.write(handle, f"{socket.gethostname()} {os.getpid()} {time.time():.0f}\n".encode())
     try:
         job = Job(directory, handle)
+        wanted = os.environ.pop(ATTEMPT, None)
+        if wanted is not None and wanted != str(job.attempt):
+            print(f"attempt {wanted} of {directory.name} was begun by somebody else", file=sys.stderr)
+            return EXIT_CONFLICT
         _die_with_starter(job)
         return job.run()
     except NemotronError as problem:

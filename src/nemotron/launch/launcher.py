@@ -149,17 +149,17 @@ class Launcher:
                 run = self._prepared(found)
             if outcome == "resumed":
                 self._await_unlocked(run, forever=is_input)
-                if run.state() == "succeeded":
-                    self._settle(run)
-                    return self._reused(plan, run, position)
+            # Counted before the state is asked for: an attempt that begins in between is not overlooked.
+            attempt = run.attempts + 1
+            if outcome == "resumed" and run.state() == "succeeded":
+                self._settle(run)
+                return self._reused(plan, run, position)
             self.watcher.begin(plan, run, outcome, position)
             watch = functools.partial(self.watcher.tick, run)
-            code = run_attached(run.directory, watch, self.environ)
+            code = run_attached(run.directory, watch, self.environ, attempt)
             watch()
-            if code == Conflict.exit_code and not run.record and not run.failure:
-                if not is_input:
-                    raise _going_on(run)
-                continue  # another process took the run a moment earlier: wait for it
+            if code == Conflict.exit_code and not _was_ours(run, attempt):
+                continue  # another process took the run a moment earlier: wait for it, or use what it left
             return self._ended(run, code, Launched(run, outcome, time.monotonic() - begun))
 
     def _prepared(self, plan: Plan) -> Run:
@@ -245,6 +245,11 @@ def recipe_claim(store: Store, plan: Plan) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _was_ours(run: Run, attempt: int) -> bool:
+    """Whether the attempt that ended with the exit code of a conflict is the one this launch began."""
+    return run.record.get("attempt") == attempt or run.failure.get("exit_code") == Conflict.exit_code
 
 
 def _going_on(run: Run) -> Conflict:

@@ -11,13 +11,16 @@ from pathlib import Path
 from nemotron.artifacts.atomic import os_error
 
 LIFELINE = "NEMOTRON_LIFELINE_FD"
+ATTEMPT = "NEMOTRON_ATTEMPT"
 EXIT_INTERRUPTED = 130
 _POLL_SECONDS = 0.2
 
 
-def run_attached(directory: Path, watch: Callable[[], None], environ: Mapping[str, str]) -> int:
+def run_attached(directory: Path, watch: Callable[[], None], environ: Mapping[str, str], attempt: int) -> int:
     """Start the bundle, call `watch` again and again while it runs, and return its exit code.
 
+    attempt: which attempt of the run this is to be. The job refuses to be another one with exit code 5:
+    somebody else began that attempt since.
     On KeyboardInterrupt the job is asked to stop, which lets the trainer save; a second one kills it.
     """
     read_end, write_end = os.pipe()
@@ -28,7 +31,7 @@ def run_attached(directory: Path, watch: Callable[[], None], environ: Mapping[st
             job = subprocess.Popen(
                 ["bash", "launch.sh"],
                 cwd=directory,
-                env={**environ, LIFELINE: str(read_end)},
+                env={**environ, LIFELINE: str(read_end), ATTEMPT: str(attempt)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

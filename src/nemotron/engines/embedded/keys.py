@@ -45,9 +45,7 @@ TABLE: tuple[KeyRule, ...] = (
         for key in ("val_batches", "val_global_batch_size", "val_micro_batch_size")
     ),
     *(
-        KeyRule(
-            f"{section}.{key}", "no_effect", "validation runs every val_period steps and not outside of them"
-        )
+        KeyRule(f"{section}.{key}", "no_effect", "validation runs every val_period steps and after the last")
         for section in ("sft", "rm", "dpo")
         for key in ("val_at_start", "val_at_end")
     ),
