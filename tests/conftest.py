@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -258,7 +259,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 @pytest.fixture
-def cli(world: World) -> Callable[..., Done]:
+def cli(world: World) -> Iterator[Callable[..., Done]]:
     """Runs a command in this process: `cli("steps", "run", "make/rows")`."""
     from nemotron.cli.app import run, split_arguments
 
@@ -268,7 +269,10 @@ def cli(world: World) -> Callable[..., Done]:
             code = run(*split_arguments(list(words)))
         return Done(code, out.getvalue(), err.getvalue())
 
-    return call
+    # A launch takes SIGTERM over, as a process of its own may.
+    before = signal.getsignal(signal.SIGTERM)
+    yield call
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -95,7 +94,7 @@ def test_chat_rows_go_through_all_training_questions_in_mixed_manners() -> None:
     assert {asked(row) for row in rows} == set(train)
     # Every question comes once before any comes again.
     assert max(Counter(asked(row) for row in rows[: len(train)]).values()) == 1
-    told = Counter()
+    told: Counter[str] = Counter()
     for row in rows:
         user, assistant = row["messages"]
         assert (user["role"], assistant["role"]) == ("user", "assistant")
@@ -147,7 +146,7 @@ def test_preferences_are_right_both_times_and_never_tie(held_out: bool) -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_others() -> None:
-    makers = (
+    makers: tuple[Callable[[int], Iterator[dict[str, object]]], ...] = (
         lambda seed: tiny_chat.chat_rows(300, seed),
         lambda seed: tiny_chat.held_out_chat_rows(seed),
         lambda seed: tiny_chat.preference_rows(300, seed),
@@ -159,8 +158,8 @@ def test_the_same_seed_gives_the_same_bytes_and_another_others() -> None:
         random.seed(1)
         assert text_of(make(5)) == once
         assert text_of(make(6)) != once
-    for first, second in pairwise([text_of(tiny_chat.prompt_rows(held_out=False)) for _ in range(2)]):
-        assert first == second
+    once, again = (text_of(tiny_chat.prompt_rows(held_out=False)) for _ in range(2))
+    assert once == again
 
 
 def test_the_rows_are_what_their_artifact_types_say(tmp_path: Any) -> None:

@@ -128,7 +128,8 @@ def test_rewards_stay_in_the_range_of_the_scores_and_the_tie_breaker(
     ],
 )
 def test_verdicts_are_found_in_what_judges_write(text: str, expected: tuple[float, float, float]) -> None:
-    assert parse_verdict(text) == Verdict(*map(float, expected))
+    first, second, ranking = expected
+    assert parse_verdict(text) == Verdict(first, second, ranking)
 
 
 @pytest.mark.parametrize(

@@ -266,3 +266,71 @@ def test_files_of_a_program_that_happen_to_have_our_names_do_no_harm(
 def world_script(world: Any) -> str:
     text: str = (world.catalog / "make/rows/step.py").read_text()
     return text
+
+
+KNOWN = """
+    [step]
+    id = "make/known"
+    description = "Fails as its manifest foresees."
+    [[errors]]
+    name = "the reason"
+    recovery = "Do the other thing."
+    match = 'reason is in (this|that) line'
+    [[errors]]
+    name = "something else"
+    recovery = "Not this."
+    match = 'never written'
+    [[errors]]
+    name = "no pattern"
+    recovery = "For readers."
+    [run]
+    engines = ["script"]
+"""
+
+
+def test_a_failure_that_the_manifest_knows_is_told_with_its_cure(world: Any, cli: Cli) -> None:
+    world.add_step("make/known", KNOWN)
+    done = cli("steps", "run", "make/known", "behave=fail")
+    assert done.code == 1
+    assert "known error: the reason\n  Do the other thing." in done.err
+    assert "Not this" not in done.err
+    assert "For readers" not in done.err
+
+
+def test_a_step_that_vanished_or_broke_meanwhile_hides_no_failure(world: Any, cli: Cli) -> None:
+    """The program's own failure is what the user has to read."""
+    directory = world.add_step("make/known", KNOWN)
+    script = directory / "step.py"
+    script.write_text(f"open({str(directory / 'step.toml')!r}, 'w').write('[step')\n" + script.read_text())
+    done = cli("steps", "run", "make/known", "behave=fail")
+    assert done.code == 1, done.err
+    assert "exit code 7" in done.err
+
+
+def test_on_a_terminal_a_bar_is_drawn_and_the_lines_stay(world: Any) -> None:
+    import os
+    import pty
+    import subprocess
+
+    leader, follower = pty.openpty()
+    client = subprocess.Popen(
+        world.command("steps", "run", "use/count", "-c", "built", "--json"),
+        env=world.environ | {"TERM": "xterm"},
+        cwd=world.work,
+        stdout=subprocess.PIPE,
+        stderr=follower,
+    )
+    os.close(follower)
+    out, _ = client.communicate(timeout=60)
+    said = b""
+    try:
+        while chunk := os.read(leader, 4096):
+            said += chunk
+    except OSError:  # the other end is closed and all is read
+        pass
+    finally:
+        os.close(leader)
+    assert client.returncode == 0
+    assert json.loads(out)["outcome"] == "ran"
+    assert b"[1/2] make/rows: run" in said
+    assert b"[2/2] use/count: done" in said

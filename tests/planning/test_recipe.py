@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from nemotron.artifacts.store import Store
+from nemotron.config.keys import leaves
 from nemotron.errors import CheckFailed
 from nemotron.planning.build import Request, plan_step
 from nemotron.planning.plan import Plan
@@ -80,6 +81,23 @@ def test_how_an_input_is_bound_is_not_part_of_the_recipe(world: Any, bound: dict
 )
 def test_a_config_value_changes_the_recipe(world: Any, bound: dict[str, str], override: str) -> None:
     assert sft(bound, override).recipe_digest != sft(bound).recipe_digest
+
+
+def test_every_value_of_a_config_counts(world: Any) -> None:
+    plan = plan_step(Request("make/rows"))
+    changes = [
+        "behave=a",
+        "rows=4",
+        "text=b",
+        "seconds=2.0",
+        "lr=0.6",
+        "layers.0=9",
+        "layers.1=9",
+        "layers.2=9",
+    ]
+    assert len(changes) == len([key for key, _ in leaves(plan.recipe.config) if key != "output"])
+    made = {plan_step(Request("make/rows", overrides=(change,))).recipe_digest for change in changes}
+    assert len(made | {plan.recipe_digest}) == len(changes) + 1
 
 
 @pytest.mark.parametrize("port", ["data", "validation", "model"])

@@ -12,6 +12,7 @@ from typing import Protocol, Self
 
 from nemotron.artifacts.runs import Run
 from nemotron.artifacts.store import Store
+from nemotron.errors import NemotronError
 from nemotron.launch.launcher import Launched, Outcome
 from nemotron.planning.plan import Plan
 
@@ -173,8 +174,11 @@ class PlainWatcher:
         log = run.latest_log()
         if log is None:
             return
-        step = load_catalog().get(f"{root}:{recipe['step']}")
-        for known in matching_errors(step.errors, log.read_text(encoding="utf-8", errors="replace")):
+        try:
+            errors = load_catalog().get(f"{root}:{recipe['step']}").errors
+        except NemotronError:
+            return  # the step is gone or broken meanwhile; the failure itself is what has to be read
+        for known in matching_errors(errors, log.read_text(encoding="utf-8", errors="replace")):
             self._say(f"known error: {known.name}\n  {known.recovery}")
 
     def _say(self, line: str) -> None:

@@ -158,7 +158,7 @@ class Launcher:
             watch = functools.partial(self.watcher.tick, run)
             code = run_attached(run.directory, watch, self.environ, attempt)
             watch()
-            if code == Conflict.exit_code and not _was_ours(run, attempt):
+            if code == Conflict.exit_code and code not in _told(run):
                 continue  # another process took the run a moment earlier: wait for it, or use what it left
             return self._ended(run, code, Launched(run, outcome, time.monotonic() - begun))
 
@@ -247,9 +247,9 @@ def recipe_claim(store: Store, plan: Plan) -> Iterator[None]:
         os.close(handle)
 
 
-def _was_ours(run: Run, attempt: int) -> bool:
-    """Whether the attempt that ended with the exit code of a conflict is the one this launch began."""
-    return run.record.get("attempt") == attempt or run.failure.get("exit_code") == Conflict.exit_code
+def _told(run: Run) -> tuple[object, object]:
+    """The exit codes that a run itself tells of; a job that found it taken leaves no word in it."""
+    return run.record.get("exit_code"), run.failure.get("exit_code")
 
 
 def _going_on(run: Run) -> Conflict:

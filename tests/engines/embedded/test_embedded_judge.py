@@ -58,7 +58,7 @@ def judge_of(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., t
         monkeypatch.setattr(judge_module, "generate", said)
         params = {"temperature": settings.pop("temperature", 0.0), "max_output_tokens": 24}
         settings["genrm_responses_create_params"] = params
-        made = GenerativeJudge(None, tokenizer, settings, batch_size=4, max_fallback_rate=limit)  # type: ignore[arg-type]
+        made = GenerativeJudge(None, tokenizer, settings, batch_size=4, max_fallback_rate=limit)
         return made, said
 
     return make

@@ -111,6 +111,10 @@ class EmbeddedEngine:
                         fix=f"{key}={'true' if value is False else 'null'}",
                     )
                 )
+        threads = lookup(mine, "embedded.threads", 1)
+        if not _is_count(threads):
+            key, said = "embedded.threads", f"embedded.threads is {threads!r}"
+            found.append(Finding(key, "error", said, where=key, valid="a whole number above 0"))
         found += [*_missing(mine), *_ranking(algorithm, mine)]
         if not found or all(f.severity != "error" for f in found):
             found += _arithmetic(algorithm, mine, step)
@@ -132,7 +136,8 @@ class EmbeddedEngine:
 
     def environment(self, config: Mapping[str, Any]) -> dict[str, str]:
         """Threads have to be set before torch is imported."""
-        threads = str(int(lookup(config, "embedded.threads", 1)))
+        wanted = lookup(config, "embedded.threads", 1)
+        threads = str(wanted if _is_count(wanted) else 1)  # `check` refuses what is no count
         return {
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
@@ -151,6 +156,10 @@ class EmbeddedEngine:
         return (engines / "embedded", engines / "genrm.py")
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 def _missing(config: Mapping[str, Any]) -> list[Finding]:
     needed = [*_NEEDED]
     if not lookup(config, "policy.megatron_cfg.enabled", False):
@@ -167,7 +176,7 @@ def _ranking(algorithm: str, config: Mapping[str, Any]) -> list[Finding]:
     name = lookup(config, "checkpointing.metric_name")
     monitor = str(lookup(config, "embedded.monitor", "")).partition(":")[2]
     carried = {*CHECKPOINT_METRICS[algorithm], *([f"val:{monitor}"] if monitor else [])}
-    if name is None or name in carried:
+    if name is None or (isinstance(name, str) and name in carried):
         return []
     return [
         Finding(
@@ -244,14 +253,15 @@ def _groups(config: Mapping[str, Any], plan: BatchPlan) -> list[Finding]:
                 fix="loss_fn.force_on_policy_ratio=false, or train on all rollouts of a step at once",
             )
         )
-    if float(lookup(config, "policy.generation.temperature", 1.0)) <= 0:
+    temperature = lookup(config, "policy.generation.temperature", 1.0)
+    if isinstance(temperature, bool) or not isinstance(temperature, int | float) or temperature <= 0:
         found.append(
             Finding(
                 "grpo.temperature",
                 "error",
                 "without sampling all answers to a prompt are the same, and nothing is learned",
                 where="policy.generation.temperature",
-                valid="above 0",
+                valid="a number above 0",
             )
         )
     return found
