@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 # Slow machines train slowly; what hangs is still found.
 PATIENCE = 900.0
@@ -41,6 +42,20 @@ class Ended:
         text = (self.directory / "metrics.jsonl").read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines()]
 
+    def config(self) -> dict[str, Any]:
+        """The trainer's config."""
+        loaded: dict[str, Any] = yaml.safe_load((self.directory / "config.yaml").read_text(encoding="utf-8"))
+        return loaded
+
+    def training_times(self) -> tuple[float, float]:
+        """When training began, and when its last step ended."""
+        lines = (self.directory / "timings.jsonl").read_text(encoding="utf-8").splitlines()
+        events = [json.loads(line) for line in lines]
+        return (
+            next(e["at"] for e in events if e["event"] == "start"),
+            max(e["at"] for e in events if e["event"] == "step"),
+        )
+
 
 @dataclass
 class Lab:
@@ -48,6 +63,7 @@ class Lab:
 
     root: Path
     ended: dict[str, Ended] = field(default_factory=dict)
+    chain_records: list[dict[str, Any]] = field(default_factory=list)
 
     def environ(self, store: str) -> dict[str, str]:
         """The environment of a command: ours alone, and no network."""
@@ -88,18 +104,32 @@ class Lab:
         paths = sorted((self.root / store / "records").rglob("*.json"))
         return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
-    def run_and_kill(self, *words: str, kills: int, seconds: float, seed: int) -> tuple[Ended, int]:
+    def starts(self, store: str = "store") -> list[int]:
+        """The steps that trainers of this store began to train after, oldest run first."""
+        paths = sorted((self.root / store / "runs").glob("*/timings.jsonl"))
+        return [step for path in paths for step in starts_in(path)]
+
+    def run_and_kill(self, *words: str, kills: int, whole: Ended, seed: int) -> tuple[Ended, int]:
         """Run a command that is killed with SIGKILL `kills` times at random moments, and then once more.
 
-        seconds: what an undisturbed run takes; the moments are drawn from it. Returns the end of the
-        last one, and how many kills came before the run had ended.
+        Every third time before there is anything to resume from in that attempt (planning, importing,
+        loading), otherwise in the midst of training. whole: an undisturbed run, whose times the moments
+        are drawn from. Returns the end of the last one, and how many kills came before the run had ended.
         """
         draw = random.Random(seed)
+        first, last = whole.training_times()
         landed = 0
-        for _ in range(kills):
+        for number in range(kills):
+            begun = len(self.starts())
             process = self.start(*words)
+            if number % 3 == 0:
+                wait = draw.uniform(0.05, 0.95) * (whole.seconds - (last - first))
+            else:
+                while len(self.starts()) == begun and process.poll() is None:
+                    time.sleep(0.05)
+                wait = draw.uniform(0.05, 0.5) * (last - first)
             try:
-                process.wait(draw.uniform(0.1, 0.95) * seconds)
+                process.wait(wait)
             except subprocess.TimeoutExpired:
                 landed += 1
                 process.send_signal(signal.SIGKILL)
@@ -107,11 +137,18 @@ class Lab:
         return self.run(*words), landed
 
 
+def starts_in(timings: Path) -> list[int]:
+    """The step each attempt of a run that came to train began after."""
+    events = [json.loads(line) for line in timings.read_text(encoding="utf-8").splitlines()]
+    return [event["step"] for event in events if event["event"] == "start"]
+
+
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """An empty store in which the first command has built the whole chain: data, model, judge, policy."""
     made = Lab(tmp_path_factory.mktemp("lab"))
     made.ended["rlhf"] = made.run("rl/nemo_rl/rlhf", "-c", "tiny")
+    made.chain_records += made.records()
     return made
 
 

@@ -91,7 +91,7 @@ def test_any_value_of_any_key_is_no_traceback_for_an_engine(name: str, engine_na
     )
     tried = 0
     for key, _ in leaves(data):
-        for value in ODD[len(key) % 3 :: 3]:
+        for value in ODD[len(key) % 5 :: 5]:
             config = Config(data).set(key, value, Origin("file")).data
             for call in calls:
                 try:
@@ -99,7 +99,7 @@ def test_any_value_of_any_key_is_no_traceback_for_an_engine(name: str, engine_na
                 except NemotronError as problem:
                     assert problem.exit_code in (2, 4)
             tried += 1
-    assert tried > 300
+    assert tried > 200
 
 
 @pytest.mark.parametrize(

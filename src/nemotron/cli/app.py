@@ -50,6 +50,7 @@ def run(words: list[str], arguments: tuple[str, ...] | None) -> int:
         command = typer.main.get_command(build_app(words[0] if words else ""))
         asked = [*words, "--help"] if incomplete else words
         result = command.main(args=asked, prog_name="nemotron", standalone_mode=False, obj=arguments)
+        sys.stdout.flush()
         return EXIT_USAGE if incomplete else result if isinstance(result, int) else 0
     except NemotronError as problem:
         return _report(problem, as_json)
@@ -68,6 +69,11 @@ def run(words: list[str], arguments: tuple[str, ...] | None) -> int:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return EXIT_PIPE_CLOSED
+    except OSError as problem:
+        # What no room translated: the disk behind stdout is full, say.
+        from nemotron.artifacts.atomic import os_error
+
+        return _report(os_error(problem, problem.filename or "stdout"), as_json)
 
 
 def build_app(noun: str) -> typer.Typer:

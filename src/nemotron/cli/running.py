@@ -95,7 +95,9 @@ def launch(request: Request, *, use_cache: bool, as_json: bool) -> int:
         with make_watcher(store, use_cache=use_cache) as watcher:
             launched = Launcher(store, os.environ, watcher, use_cache).launch(plan)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(
+            "interrupted; the same command goes on, from the last checkpoint if there is one", file=sys.stderr
+        )
         return EXIT_INTERRUPTED
     if as_json:
         output.print_json(

@@ -180,7 +180,7 @@ def _merge_maps(base: _Layered, child: _Layered, into: dict[str, Any], new: dict
             old = into[name] = _expanded(base, old, key)
         if isinstance(value, dict) and isinstance(old, dict):
             _merge_maps(base, child, old, value, key)
-        elif isinstance(old, dict | list) and isinstance(value, dict | list) and type(old) is not type(value):
+        elif _kinds_clash(old, value):
             raise _kinds_differ(base, child, key, old, value)
         elif value == "???" and name in into:
             continue
@@ -188,6 +188,17 @@ def _merge_maps(base: _Layered, child: _Layered, into: dict[str, Any], new: dict
             into[name] = value
             for leaf, _ in leaves(value, key):
                 base.history.setdefault(leaf, []).extend(child.history[leaf])
+
+
+def _kinds_clash(old: Any, value: Any) -> bool:
+    """Whether a value would turn a section or list into something else, or something else into one.
+
+    Null, `???` and interpolations stand for anything.
+    """
+    if any(v is None or (isinstance(v, str) and (v == "???" or "${" in v)) for v in (old, value)):
+        return False
+    kinds = [dict if isinstance(v, dict) else list if isinstance(v, list) else object for v in (old, value)]
+    return kinds[0] is not kinds[1]
 
 
 def _expanded(base: _Layered, text: str, key: str) -> Any:

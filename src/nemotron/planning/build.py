@@ -99,6 +99,8 @@ def composed(catalog: Catalog, request: Request, cwd: Path) -> tuple[Step, Path,
 
 def _engine_name(step: Step, config: Config, request: Request) -> str:
     """`--engine`, else the config's `run.engine`, else the manifest's first."""
+    if config.has("run") and not isinstance(config.get("run"), Mapping | None):
+        raise UsageError("`run:` is a section", where=config.place("run"), next="run: {engine: embedded}")
     named = request.engine
     where = "--engine"
     if named is None and config.has("run.engine"):
