@@ -138,6 +138,11 @@ BUILT_CONFIG = """
 """
 
 
+def heed_interrupts() -> None:
+    """What SIGINT does in a foreground process."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass(frozen=True)
 class Done:
     """One finished command."""
@@ -205,6 +210,8 @@ class World:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # A shell that runs the tests in the background has Ctrl-C ignored, and children inherit it.
+            preexec_fn=heed_interrupts,
         )
         self.running.append(process)
         return process
