@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 from nemotron.artifacts.references import FORMS, Reference, bare_hub_id, parse_reference
 from nemotron.errors import UsageError
 
-CWD = Path("/work/here")
+CWD = Path("/home/ann/here")
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("data/train.jsonl", Reference("path", "/work/here/data/train.jsonl")),
-        ("./a b.jsonl", Reference("path", "/work/here/a b.jsonl")),
+        ("data/train.jsonl", Reference("path", "/home/ann/here/data/train.jsonl")),
+        ("./a b.jsonl", Reference("path", "/home/ann/here/a b.jsonl")),
         ("/data/x", Reference("path", "/data/x")),
-        ("../x", Reference("path", "/work/here/../x")),
+        ("../x", Reference("path", "/home/ann/here/../x")),
         ("~/x", Reference("path", str(Path.home() / "x"))),
-        ("a:b@c?d=e", Reference("path", "/work/here/a:b@c?d=e")),
+        ("a:b@c?d=e", Reference("path", "/home/ann/here/a:b@c?d=e")),
         ("file:///data/a%20b", Reference("path", "/data/a b")),
         ("s3://bucket/a b/key?versionId=1", Reference("url", "s3://bucket/a b/key?versionId=1")),
         ("https://host/x#y", Reference("url", "https://host/x#y")),
