@@ -41,6 +41,7 @@ $(DEMO): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) 'pip>=25.1'
 	$(INSTALL) -e '.[embedded]'
+	$(BIN)/python -m compileall -q src
 	touch $@
 
 $(TEST): $(DEMO)

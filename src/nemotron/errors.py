@@ -6,7 +6,6 @@ command line prints it without a traceback; anything that is not a `NemotronErro
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -115,6 +114,8 @@ class SchedulerError(NemotronError):
 
 def nearest(word: str, choices: Iterable[str], limit: int = 3) -> tuple[str, ...]:
     """The choices most like `word`, best first; last parts count too, so `rlhf` finds `rl/nemo_rl/rlhf`."""
+    import difflib  # a millisecond, and only for who mistyped
+
     pool = list(dict.fromkeys(choices))
     exact_tail = [c for c in pool if c.replace("/", ".").split(".")[-1] == word]
     close = difflib.get_close_matches(word, pool, n=limit, cutoff=0.6)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,11 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print("none")
         return
     widths = [max(len(str(r[i])) for r in (head, *rows)) for i in range(len(head))]
-    limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    limit = None
+    if sys.stdout.isatty():
+        import shutil
+
+        limit = shutil.get_terminal_size().columns
     for row in (head, *rows):
         line = "  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         print(line if limit is None or len(line) <= limit else line[: limit - 3] + "...")

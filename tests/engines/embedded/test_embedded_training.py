@@ -195,6 +195,19 @@ def test_the_loss_falls_on_the_assistants_tokens_alone(
     assert column(metrics_of(tmp_path / "run"), "train/loss") == pytest.approx([expected], rel=1e-4)
 
 
+@pytest.mark.parametrize("algorithm", ["sft", "rm", "dpo"])
+def test_the_same_config_gives_the_same_bytes(
+    training_config: Config, train: Train, tmp_path: Path, algorithm: str
+) -> None:
+    config = training_config(algorithm, {f"{algorithm}.max_num_steps": 2})
+    for name in ("once", "again"):
+        torch.rand(3)
+        assert train(config, tmp_path / name) == 0
+    once, again = tmp_path / "once", tmp_path / "again"
+    assert (once / "metrics.jsonl").read_bytes() == (again / "metrics.jsonl").read_bytes()
+    assert weights(once, 2) == weights(again, 2)
+
+
 # stopping and resuming
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
@@ -33,6 +34,8 @@ def run_bradley_terry(run: Run) -> None:
     val_rows = _pairs(run, tokenizer, "validation") if data_path(config, "validation") else None
     batches = supervised_batches(config, "rm", len(train_rows))
     name = str(lookup(config, "policy.model_name"))
+    # The head is drawn while the model is loaded; two runs of a recipe must draw the same.
+    torch.manual_seed(run.seed)
     model = load_classifier(config, name, "policy.model_name", tokenizer.pad_token_id)
     settings = _settings(run, batches, "rm", val_rows)
     trainer = _RewardTrainer(
