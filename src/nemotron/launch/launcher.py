@@ -151,7 +151,10 @@ class Launcher:
                 self._await_unlocked(run, forever=is_input)
             # Counted before the state is asked for: an attempt that begins in between is not overlooked.
             attempt = run.attempts + 1
-            if outcome == "resumed" and run.state() == "succeeded":
+            state = run.state() if outcome == "resumed" else "prepared"
+            if state == "running":
+                continue  # somebody began after the wait was over, and before the count
+            if state == "succeeded":
                 self._settle(run)
                 return self._reused(plan, run, position)
             self.watcher.begin(plan, run, outcome, position)
