@@ -27,6 +27,7 @@ lint: $(TEST) $(LINT)
 
 bench: $(DEMO)
 	$(BIN)/python benchmarks/cli.py
+	$(BIN)/python benchmarks/identity.py
 	$(BIN)/python benchmarks/chain.py
 
 venv: $(DEMO) $(TEST) $(LINT)

@@ -44,6 +44,8 @@ INSTEAD = {
 AFTER_DEMO = (
     "nemotron runs show rl-rlhf",
     "nemotron runs logs rl-rlhf",
+    "nemotron artifacts lineage rl-rlhf",
+    "nemotron artifacts alias rl-rlhf policies/warm:best -m 'the judge prefers nine answers in ten'",
     "nemotron steps run rl/nemo_rl/dpo -c tiny -d -i policy=run://sft-nemo_rl/model",
 )
 

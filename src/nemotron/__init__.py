@@ -19,6 +19,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from nemotron.api import find_run, launch_plan, list_runs, plan_step
     from nemotron.artifacts.checks import check_artifact
+    from nemotron.artifacts.collection import Artifacts
+    from nemotron.artifacts.lineage import Lineage
     from nemotron.artifacts.runs import Run
     from nemotron.artifacts.store import Store, find_store
     from nemotron.catalog.discover import Catalog, load_catalog
@@ -31,9 +33,11 @@ if TYPE_CHECKING:
     from nemotron.planning.render import render_plan
 
 _HOMES = {
+    "Artifacts": "nemotron.artifacts.collection",
     "Catalog": "nemotron.catalog.discover",
     "Finding": "nemotron.findings",
     "Launched": "nemotron.launch.launcher",
+    "Lineage": "nemotron.artifacts.lineage",
     "NemotronError": "nemotron.errors",
     "Plan": "nemotron.planning.plan",
     "Run": "nemotron.artifacts.runs",
@@ -51,9 +55,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "Artifacts",
     "Catalog",
     "Finding",
     "Launched",
+    "Lineage",
     "NemotronError",
     "Plan",
     "Run",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nemotron.artifacts.runs import Run, all_runs
+from nemotron.artifacts.run_list import ListedRun
+from nemotron.artifacts.run_list import find_run as _find
+from nemotron.artifacts.run_list import list_runs as _listed
+from nemotron.artifacts.runs import Run
 from nemotron.artifacts.store import Store, find_store
+from nemotron.exports.watcher import WandbWatcher
 from nemotron.launch.launcher import Launched, Launcher, SilentWatcher, Watcher
 from nemotron.planning.build import Request
 from nemotron.planning.build import plan_step as _plan
@@ -50,16 +53,20 @@ def launch_plan(
     Raises CheckFailed or NotFound before anything runs, WorkFailed when the trainer fails, Conflict when
     another process runs the same recipe.
     """
-    place = store or find_store(os.environ, Path.cwd())
-    launcher = Launcher(place, environ or os.environ, watcher or SilentWatcher(), use_cache)
-    return launcher.launch(plan)
+    environ = os.environ if environ is None else environ
+    place = store or find_store(environ, Path.cwd())
+    with WandbWatcher(watcher or SilentWatcher(), place.records_dir, environ) as told:
+        return Launcher(place, environ, told, use_cache).launch(plan)
 
 
-def list_runs(limit: int | None = None, *, store: Store | None = None) -> list[Run]:
-    """Runs of the store, newest first."""
-    return list(itertools.islice(all_runs(store or find_store(os.environ, Path.cwd())), limit))
+def list_runs(limit: int = 20, *, store: Store | None = None) -> tuple[ListedRun, ...]:
+    """The newest runs that the store's records and directories tell of, newest first."""
+    return _listed(store or find_store(os.environ, Path.cwd()), limit).runs
 
 
 def find_run(run_id: str, *, store: Store | None = None) -> Run:
-    """The run whose id begins with `run_id`. Raises NotFound, UsageError when several do."""
-    return Run((store or find_store(os.environ, Path.cwd())).run_dir(run_id))
+    """The run whose id begins with `run_id`, wherever its directory is.
+
+    Raises NotFound, UsageError when several do.
+    """
+    return _find(store or find_store(os.environ, Path.cwd()), run_id)

@@ -64,7 +64,15 @@ ROLLOUT = {
     "reward": -1,
     "_ng_task_index": 0,
 }
-LISTS_ROLLOUT = {"response": {"output": [[{"role": "user", "content": "2+2?"}], []]}, "reward": 2.5}
+LISTS_ROLLOUT = {
+    "response": {
+        "output": [
+            [{"role": "user", "content": "2+2?"}],
+            [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}],
+        ]
+    },
+    "reward": 2.5,
+}
 
 GOOD: dict[str, list[dict[str, Any]]] = {
     "training_jsonl": [CHAT, PAIR],

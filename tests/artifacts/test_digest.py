@@ -13,7 +13,7 @@ from blake3 import blake3
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from nemotron.artifacts import digest as digest_module
+from nemotron.artifacts import digest_read
 from nemotron.artifacts.digest import Digest, digest_json, digest_path
 from nemotron.artifacts.records import stat_fingerprint
 from nemotron.errors import CheckFailed, Conflict, NemotronError, NotFound, UsageError, WorkFailed
@@ -116,7 +116,7 @@ def test_a_file_is_its_content_whatever_its_name(content: bytes, name: bytes, ot
 def test_a_file_larger_than_any_buffer_has_its_plain_digest(tmp_path: Path) -> None:
     content = os.urandom(1 << 20) * 17 + b"tail"
     (tmp_path / "big").write_bytes(content)
-    assert len(content) > digest_module._THREADS_FROM
+    assert len(content) > digest_read._LONE_THREADS_FROM
     assert digest_path(tmp_path / "big").value == "blake3:" + blake3(content).hexdigest()
 
 
@@ -239,7 +239,7 @@ def test_a_file_that_changes_under_the_reader_is_a_clear_error(
             change(victim)
         return real(descriptor, buffers)
 
-    monkeypatch.setattr(digest_module.os, "readv", meanwhile)
+    monkeypatch.setattr(digest_read.os, "readv", meanwhile)
     with pytest.raises(kind) as caught:
         digest_path(victim.parent)
     assert caught.value.where == str(victim)
@@ -248,7 +248,7 @@ def test_a_file_that_changes_under_the_reader_is_a_clear_error(
 
 def test_a_read_that_ends_early_is_no_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_bytes(b"content")
-    monkeypatch.setattr(digest_module.os, "readv", lambda descriptor, buffers: 0)
+    monkeypatch.setattr(digest_read.os, "readv", lambda descriptor, buffers: 0)
     with pytest.raises(Conflict):
         digest_path(tmp_path)
 
@@ -313,3 +313,10 @@ def test_a_number_that_json_does_not_have_is_refused_with_its_key(number: float)
     with pytest.raises(UsageError) as caught:
         digest_json({"policy": {"lr": [1.0, number]}})
     assert caught.value.where == "policy.lr[1]"
+
+
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="no /proc")
+def test_content_of_a_file_that_gives_its_size_as_zero_is_not_taken_for_empty() -> None:
+    assert Path("/proc/version").stat().st_size == 0
+    with pytest.raises(Conflict):
+        digest_path(Path("/proc/version"))

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nemotron.artifacts import digest as digest_module
-from nemotron.artifacts import digest_cache
+from nemotron.artifacts import digest_cache, digest_read
 from nemotron.artifacts.digest import digest_path
 from nemotron.artifacts.digest_cache import DigestCache
+from nemotron.artifacts.walk import WalkedFile
 
 LATER = 60_000_000_000
 # Longer than the tick of any local file system's clock: two writes within one tick look alike.
@@ -29,7 +29,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         calls.append(descriptor)
         return real(descriptor, buffers)
 
-    monkeypatch.setattr(digest_module.os, "readv", counted)
+    monkeypatch.setattr(digest_read.os, "readv", counted)
     return calls
 
 
@@ -37,7 +37,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def aged(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock by which every file is a minute old."""
     real = time.time_ns
-    monkeypatch.setattr(digest_module.time, "time_ns", lambda: real() + LATER)
+    monkeypatch.setattr(digest_read.time, "time_ns", lambda: real() + LATER)
 
 
 def tree(root: Path) -> Path:
@@ -155,7 +155,8 @@ def another_schema(file: Path) -> None:
 def damaged_inside(file: Path) -> None:
     with DigestCache(file) as cache:
         for number in range(2000):
-            cache.put(b"%d" % number, file.stat(), bytes(32), now_ns=0)
+            there = WalkedFile(b"", b"%d" % number, file.stat())
+            cache.put(there, bytes(32), now_ns=0, sampled=False)
     size = file.stat().st_size
     with file.open("r+b") as opened:
         opened.seek(4096)
@@ -231,7 +232,8 @@ def test_numbers_that_sqlite_cannot_hold_are_kept_all_the_same(tmp_path: Path) -
     status = os.stat_result((*plain, 0, far, 0))
     assert (status.st_ino, status.st_mtime_ns) == (far, far)
     with DigestCache(tmp_path / "digests.sqlite") as cache:
-        cache.put(b"/a", status, bytes(range(32)), now_ns=LATER)
+        file = WalkedFile(b"", b"/a", status)
+        cache.put(file, bytes(range(32)), now_ns=LATER, sampled=False)
         cache.flush()
-        assert cache.get(b"/a", status) == bytes(range(32))
+        assert cache.known([file], sampled=False) == [bytes(range(32))]
         assert cache.problem is None

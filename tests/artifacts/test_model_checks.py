@@ -102,6 +102,7 @@ def test_a_whole_model_passes_with_its_facts(model: Path) -> None:
     assert result.findings == ()
     facts = dict(result.facts)
     assert facts.pop("tokenizer_digest").startswith("sha256:")
+    assert facts.pop("architecture_digest").startswith("sha256:")
     assert facts.pop("chat_template_digest").startswith("sha256:")
     assert facts == {
         "model_type": "llama",
@@ -135,6 +136,30 @@ def test_files_that_are_links_into_a_download_cache_are_read(model: Path, tmp_pa
     for number, file in enumerate(sorted(model.iterdir())):
         file.rename(blobs / str(number))
         file.symlink_to(f"../blobs/{number}")
+    assert check_artifact(model, "checkpoint_hf").findings == ()
+
+
+def test_the_model_it_was_made_from_is_a_fact(model: Path) -> None:
+    assert "base_model" not in check_artifact(model, "checkpoint_hf").facts
+    edit(model / "config.json", _name_or_path="org/base")
+    assert check_artifact(model, "checkpoint_hf").facts["base_model"] == "org/base"
+
+
+def test_a_link_out_of_the_directory_is_an_error_and_is_not_followed(model: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (model / name).rename(tmp_path / name)
+        (model / name).symlink_to(tmp_path / name)
+        result = check_artifact(model, "checkpoint_hf")
+        found = next(f for f in result.findings if f.id == "artifact.link_outside")
+        assert (found.severity, found.where) == ("error", str(model / name))
+        (model / name).unlink()
+        (tmp_path / name).rename(model / name)
+    assert check_artifact(model, "checkpoint_hf").ok
+
+
+def test_a_link_inside_the_directory_is_read(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "weights")
+    (model / "model.safetensors").symlink_to("weights")
     assert check_artifact(model, "checkpoint_hf").findings == ()
 
 
@@ -466,6 +491,7 @@ def adapter(tmp_path: Path) -> Path:
     path = tmp_path / "adapter"
     path.mkdir()
     config = {"peft_type": "LORA", "base_model_name_or_path": "org/base", "r": 4, "lora_alpha": 8}
+    config["revision"] = "abc123"
     put(path / "adapter_config.json", {**config, "target_modules": ["v_proj", "q_proj"]})
     put(path / "adapter_model.safetensors", packed({"a.lora_A.weight": ("F32", [4, 8])}))
     return path
@@ -474,8 +500,10 @@ def adapter(tmp_path: Path) -> Path:
 def test_an_adapter_passes_with_its_facts(adapter: Path) -> None:
     result = check_artifact(adapter, "checkpoint_lora")
     assert result.findings == ()
-    assert {key: result.facts[key] for key in ("base", "rank", "alpha", "target_modules", "parameters")} == {
+    shown = ("base", "base_revision", "rank", "alpha", "target_modules", "parameters")
+    assert {key: result.facts[key] for key in shown} == {
         "base": "org/base",
+        "base_revision": "abc123",
         "rank": 4,
         "alpha": 8,
         "target_modules": ["q_proj", "v_proj"],
@@ -513,82 +541,6 @@ def test_adapter_weights_have_to_be_safetensors_of_their_own(adapter: Path) -> N
 def test_an_adapter_is_no_model_and_the_fix_says_what_it_is(adapter: Path) -> None:
     found = {finding.id: finding for finding in check_artifact(adapter, "checkpoint_hf").findings}
     assert "checkpoint_lora" in (found["checkpoint.no_config"].fix or "")
-
-
-def iteration(path: Path) -> Path:
-    path.mkdir(parents=True)
-    for name in (
-        ".metadata",
-        "metadata.json",
-        "common.pt",
-        "__0_0.distcp",
-        "__0_1.distcp",
-        "run_config.yaml",
-    ):
-        (path / name).write_bytes(b"\x80\x04cos\nsystem\n")
-    return path
-
-
-@pytest.mark.parametrize(
-    ("inner", "layout", "facts"),
-    [
-        ("", "iteration", {}),
-        ("iter_0000000", "iterations", {"iterations": [0]}),
-        ("step_10/policy/weights/iter_0000000", "steps", {"steps": [10], "iterations": [0]}),
-        ("step_10/policy/weights", "steps", {"steps": [10]}),
-    ],
-)
-def test_a_megatron_checkpoint_is_known_by_its_layout(
-    tmp_path: Path, inner: str, layout: str, facts: dict[str, Any]
-) -> None:
-    root = tmp_path / "checkpoint"
-    iteration(root / inner)
-    if layout == "steps":
-        (root / "step_10" / "training_info.json").touch()
-    result = check_artifact(root, "checkpoint_megatron")
-    assert result.findings == ()
-    assert {**facts, "layout": layout, "shards": 2, "has_run_config": True}.items() <= result.facts.items()
-    assert guess_type(root) == "checkpoint_megatron"
-
-
-def test_of_several_steps_the_last_finished_one_counts(tmp_path: Path) -> None:
-    for step in ("step_2", "step_10", "tmp_step_12"):
-        iteration(tmp_path / step / "policy" / "weights" / "iter_0000000")
-        (tmp_path / step / "training_info.json").touch()
-    (tmp_path / "step_10" / "policy" / "weights" / "iter_0000000" / "run_config.yaml").unlink()
-    result = check_artifact(tmp_path, "checkpoint_megatron")
-    assert (result.facts["steps"], result.facts["has_run_config"]) == ([2, 10], False)
-    assert check_artifact(tmp_path / "step_2", "checkpoint_megatron").facts["layout"] == "step"
-
-
-def test_a_checkpoint_that_was_never_finished_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "tmp_step_5").mkdir()
-    assert ids(check_artifact(tmp_path, "checkpoint_megatron")) == ["checkpoint.unfinished"]
-
-
-def test_an_iteration_that_was_cut_off_says_what_is_missing(tmp_path: Path) -> None:
-    path = iteration(tmp_path / "iter_0000000")
-    (path / ".metadata").unlink()
-    assert [(f.id, f.severity) for f in check_artifact(tmp_path, "checkpoint_megatron").findings] == [
-        ("checkpoint.unfinished", "warning")
-    ]
-    for shard in path.glob("*.distcp"):
-        shard.unlink()
-    assert "checkpoint.no_weights" in ids(check_artifact(tmp_path, "checkpoint_megatron"))
-
-
-@pytest.mark.parametrize("name", ["other", "policy/x"])
-def test_another_directory_is_no_megatron_checkpoint(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).mkdir(parents=True)
-    assert ids(check_artifact(tmp_path, "checkpoint_megatron")) == ["checkpoint.not_megatron"]
-    assert guess_type(tmp_path) is None
-
-
-def test_a_layout_that_leads_back_to_itself_ends(tmp_path: Path) -> None:
-    (tmp_path / "policy").mkdir()
-    (tmp_path / "training_info.json").touch()
-    (tmp_path / "policy" / "weights").symlink_to(tmp_path)
-    assert ids(check_artifact(tmp_path, "checkpoint_megatron")) == ["checkpoint.not_megatron"]
 
 
 @pytest.mark.parametrize(

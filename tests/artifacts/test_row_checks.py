@@ -277,7 +277,7 @@ BAD_ROWS = [
     ("prompt_jsonl", {"prompt": ""}, "data.empty_text", "prompt"),
     ("prompt_jsonl", {"prompt": None}, "data.wrong_type", "prompt is null"),
     ("prompt_jsonl", {"input": 5}, "data.wrong_type", "input"),
-    ("prompt_jsonl", {"messages": CHAT["messages"]}, "data.last_role", "assistant, not user"),
+    ("prompt_jsonl", CHAT, "data.last_role", "assistant, not user"),
     ("preference_jsonl", changed(RANKED, "context"), "data.missing_field", "context"),
     ("preference_jsonl", changed(RANKED, "context", []), "data.no_messages", "context"),
     ("preference_jsonl", changed(RANKED, "completions"), "data.missing_field", "completions"),
@@ -416,13 +416,13 @@ def test_of_several_types_none_of_which_fits_the_closest_explains(tmp_path: Path
 
 
 def test_an_unknown_type_is_a_note_and_not_a_way_out_for_a_broken_file(tmp_path: Path) -> None:
-    result = checked(tmp_path, b"anything", "packed_parquet")
+    result = checked(tmp_path, b"anything", "binidx")
     assert result.ok
     assert [f.severity for f in result.findings] == ["note"]
-    assert "packed_parquet" in result.findings[0].message
+    assert "binidx" in result.findings[0].message
     broken = jsonl(changed(CHAT, "messages.4.role", "tool"))
-    assert checked(tmp_path, broken, ["training_jsonl", "packed_parquet"]).type == "training_jsonl"
-    assert checked(tmp_path, b"PAR1\0", ["training_jsonl", "packed_parquet"]).type == "packed_parquet"
+    assert checked(tmp_path, broken, ["training_jsonl", "binidx"]).type == "training_jsonl"
+    assert checked(tmp_path, b"MMIDIDX\0", ["training_jsonl", "binidx"]).type == "binidx"
 
 
 @pytest.mark.parametrize("name", known_types())

@@ -43,7 +43,10 @@ def test_what_jobs_carry_needs_python_and_nothing_else(tmp_path: Path) -> None:
 def test_no_file_of_the_room_loads_heavy_modules() -> None:
     modules = [
         *SHIPPED,
-        *(f"nemotron.artifacts.{name}" for name in ("store", "digest", "digest_cache", "references")),
+        *(
+            f"nemotron.artifacts.{name}"
+            for name in ("store", "digest", "digest_cache", "references", "digest_read")
+        ),
     ]
     code = (
         "import sys, importlib\n"

@@ -40,7 +40,7 @@ def test_nemotron_home_wins_over_a_project(tmp_path: Path) -> None:
     assert find_store({"NEMOTRON_HOME": ""}, tmp_path) == Store(tmp_path / ".nemotron")
 
 
-@pytest.mark.parametrize("home", ["s3://bucket/store", "~no-such-user-at-all/store"])
+@pytest.mark.parametrize("home", ["https://host/store", "~no-such-user-at-all/store"])
 def test_a_home_that_is_no_directory_name_is_refused(tmp_path: Path, home: str) -> None:
     with pytest.raises(UsageError) as caught:
         find_store({"NEMOTRON_HOME": home}, tmp_path)

@@ -162,12 +162,32 @@ def test_a_damaged_file_of_a_run_is_no_traceback(world: Any, cli: Cli, ran: str,
 
 
 def test_metrics_that_are_no_numbers_are_listed_without_harm(world: Any, cli: Cli, ran: str) -> None:
-    record = world.home / "runs" / ran / "record.json"
+    (told,) = world.home.glob("records/*/attempt-*.ended.json")
     metrics = {"train/loss": "NaN", "train/reward": 2.5, "validation/accuracy": None}
-    record.write_text(json.dumps(json.loads(record.read_text()) | {"metrics": metrics}))
+    for record in (told, world.home / "runs" / ran / "record.json"):
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"metrics": metrics}))
     (listed,) = cli("runs", "list", "--json").json["runs"]
     assert listed["metrics"] == "train/reward 2.5"
-    assert cli("runs", "show", ran).code == 0
+    assert cli("runs", "show", ran, "--json").json["metrics"] == "train/reward 2.5"
+
+
+def test_runs_are_listed_by_their_records_when_their_directories_are_gone(
+    world: Any, cli: Cli, ran: str
+) -> None:
+    (before,) = cli("runs", "list", "--json").json["runs"]
+    shutil.rmtree(world.home / "runs" / ran)
+    assert cli("runs", "list", "--json").json["runs"] == [before]
+    done = cli("runs", "show", ran)
+    assert done.code == 3
+    assert str(world.home / "runs" / ran) in done.err
+
+
+def test_a_record_that_cannot_be_read_is_told_beside_the_list(world: Any, cli: Cli, ran: str) -> None:
+    (told,) = world.home.glob("records/*/attempt-*.ended.json")
+    told.write_text("{")
+    done = cli("runs", "list", "--json")
+    assert (done.code, done.json["runs"][0]["state"]) == (0, "succeeded"), "its directory still tells"
+    assert str(told) in done.err
 
 
 def test_runs_of_another_store_are_not_seen(

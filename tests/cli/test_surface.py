@@ -11,7 +11,7 @@ import typer
 
 import nemotron
 from nemotron import errors
-from nemotron.artifacts.records import PHASES, ArtifactRecord, AttemptRecord
+from nemotron.artifacts.records import EVENTS, PHASES, ArtifactRecord, AttemptRecord, EventRecord
 from nemotron.catalog.manifest import MANIFEST_KEYS
 from nemotron.cli.app import EXIT_INTERRUPTED, EXIT_PIPE_CLOSED, build_app
 
@@ -44,6 +44,20 @@ COMMANDS = {
     "nemotron runs list": ["--limit=", "--json"],
     "nemotron runs show": ["RUN", "--json"],
     "nemotron runs logs": ["RUN", "-f/--follow", "--json"],
+    "nemotron runs export": ["RUN", "--format=", "-o="],
+    "nemotron artifacts": [],
+    "nemotron artifacts list": ["--type=", "--limit=", "--json"],
+    "nemotron artifacts show": ["REF", "--json"],
+    "nemotron artifacts check": ["PATH", "--type=", "--limit=", "--json"],
+    "nemotron artifacts add": ["PATH", "--type=", "--name=", "--level=", "--waive=...", "--json"],
+    "nemotron artifacts lineage": [
+        *("REF", "--up", "--down", "--depth=", "--limit=", "--mermaid", "--html=", "--json"),
+    ],
+    "nemotron artifacts verify": ["[REF]...", "--all", "--json"],
+    "nemotron artifacts alias": [
+        *("REF", "NAME[:ALIAS]", "--reason/-m=", "--remove", "--waive=...", "--json"),
+    ],
+    "nemotron artifacts taint": ["REF", "--reason/-m=", "--lift", "--json"],
 }
 EXIT_CODES = {
     "NemotronError": (1, "failed"),
@@ -56,7 +70,8 @@ EXIT_CODES = {
 }
 FINDING = ["fix", "id", "message", "severity", "valid", "where"]
 ERROR = ["exit_code", "findings", "kind", "nearest", "next", "valid", "what", "where"]
-PORT = ["config", "description", "engines", "name", "required", "select", "type"]
+PORT_KEYS = ["config", "description", "engines", "name", "required", "select", "type"]
+PORT = sorted([*PORT_KEYS, "adapts", "same_template_as", "same_tokens_as"])
 LISTED = ["category", "consumes", "description", "engines", "id", "name", "produces", "root", "tags"]
 SHOWN = sorted(
     [
@@ -88,6 +103,7 @@ PLAN = sorted(
             "config_file",
         ),
         *("builds", "notes", "findings", "late", "waived", "engine_problem", "done_by", "resumes"),
+        *("done_at", "because", "edges"),
     ]
 )
 RECIPE = sorted(
@@ -117,17 +133,19 @@ INPUT = sorted(
     ]
 )
 OUTPUT = ["inside", "key", "path", "port", "required", "select", "type"]
-LISTED_RUN = ["attempts", "config", "ended", "engine", "metrics", "run", "state", "step"]
+LISTED_RUN = sorted(
+    ["attempts", "config", "directory", "ended", "engine", "metrics", "run", "state", "step", "user"]
+)
 SHOWN_RUN = sorted(
     [
         *LISTED_RUN,
-        *("config_file", "directory", "failure", "inputs", "outputs", "recipe_digest", "record", "summary"),
+        *("config_file", "failure", "inputs", "outputs", "recipe_digest", "record", "summary"),
     ]
 )
 MANIFEST = {
     "step": ["category", "description", "difficulty", "id", "name", "stack", "summary", "tags"],
     "consumes": PORT,
-    "produces": PORT,
+    "produces": PORT_KEYS,
     "parameters": ["alias_of", "choices", "default", "description", "name"],
     "strategies": ["skill", "then", "when"],
     "errors": ["match", "name", "recovery", "skill"],
@@ -149,13 +167,32 @@ ATTEMPT = sorted(
             "metrics",
             "code",
         ),
-        *("backend", "profile", "scheduler_id", "nemotron_version"),
+        *("backend", "profile", "scheduler_id", "nemotron_version", "directory", "config_name"),
     ]
 )
-ARTIFACT = ["at", "digest", "facts", "fingerprint", "id", "made_by", "path", "type"]
+ARTIFACT = sorted(
+    [
+        *("at", "digest", "facts", "fingerprint", "id", "made_by", "path", "type"),
+        *("bytes", "files", "user", "history"),
+    ]
+)
+EVENT = sorted(
+    [
+        *("id", "event", "at", "subject", "name", "version", "alias", "digest", "reason", "waived"),
+        *("user", "host"),
+    ]
+)
+NODE = ["at", "bytes", "facts", "id", "names", "paths", "tainted", "type"]
+RUN_NODE = sorted(
+    [
+        *("id", "step", "engine", "state", "started", "ended", "user", "host", "directory", "metrics"),
+    ]
+)
+LINEAGE = ["artifacts", "cut", "edges", "focus", "limited", "runs"]
 LIBRARY = sorted(
     [
         *("Catalog", "Finding", "Launched", "NemotronError", "Plan", "Run", "Step", "Store", "__version__"),
+        *("Artifacts", "Lineage"),
         *("check_artifact", "check_catalog", "find_run", "find_store", "launch_plan", "list_runs"),
         *("load_catalog", "plan_step", "render_plan"),
     ]
@@ -274,7 +311,7 @@ def test_files_of_a_run_directory(world: Any, cli: Cli) -> None:
         *("plan.json", "place.json", "config.yaml", "launch.sh", "runtime", "recipe", "logs", "lock"),
         *("record.json", "outputs.json"),
     }
-    assert {p.name for p in world.home.iterdir()} == {"runs", "records", "claims"}
+    assert {p.name for p in world.home.iterdir()} == {"runs", "records", "claims", "recipes"}
 
 
 def test_keys_of_a_manifest() -> None:
@@ -284,7 +321,24 @@ def test_keys_of_a_manifest() -> None:
 def test_fields_of_records() -> None:
     assert sorted(f.name for f in fields(AttemptRecord) if f.name != "extra") == ATTEMPT
     assert sorted(f.name for f in fields(ArtifactRecord) if f.name != "extra") == ARTIFACT
+    assert sorted(f.name for f in fields(EventRecord) if f.name != "extra") == EVENT
     assert PHASES == ("submitted", "started", "ended")
+    assert EVENTS == ("version", "alias", "taint", "untaint", "digest")
+
+
+def test_json_of_artifacts(cli: Cli) -> None:
+    assert cli("steps", "run", "use/count", "-c", "built").code == 0
+    listed = cli("artifacts", "list", "--json").json["artifacts"]
+    assert sorted(listed[0]) == sorted([*NODE, "made_by"])
+    (lineage,) = cli("artifacts", "lineage", listed[0]["id"], "--json").json["lineages"]
+    assert sorted(lineage) == LINEAGE
+    assert sorted(lineage["artifacts"][0]) == NODE
+    assert sorted(lineage["runs"][0]) == RUN_NODE
+    assert sorted(lineage["edges"][0]) == ["artifact", "direction", "port", "run"]
+    (shown,) = cli("artifacts", "show", listed[0]["id"], "--json").json["artifacts"]
+    assert sorted(shown) == sorted([*NODE, "places", "made_by", "used_by", "tainted_through"])
+    (verified,) = cli("artifacts", "verify", listed[0]["id"], "--json").json["verified"]
+    assert sorted(verified) == ["digest", "ident", "path", "problem", "state"]
 
 
 def test_names_of_the_library() -> None:

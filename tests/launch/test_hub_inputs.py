@@ -114,21 +114,21 @@ def test_what_cannot_be_fetched_stops_before_anything_is_built(world: Any, hub: 
 
 
 def test_a_url_is_refused_before_anything_is_built(world: Any, cli: Cli, hub: Path) -> None:
-    words = ("-i", "rows=step://make/rows?config=default", "-i", "model=s3://bucket/model")
+    words = ("-i", "rows=step://make/rows?config=default", "-i", "model=swift://bucket/model")
     assert cli("steps", "run", "use/model", *words, "-d").code == 0
     done = cli("steps", "run", "use/model", *words)
     assert done.code == 4
-    assert "s3://bucket/model" in done.err
+    assert "swift://bucket/model" in done.err
     assert world.runs() == []
 
 
 def test_a_late_input_of_an_input_is_seen_too(world: Any, cli: Cli, hub: Path) -> None:
-    config = "defaults: default\ninputs: {model: 's3://bucket/model'}\n"
+    config = "defaults: default\ninputs: {model: 'swift://bucket/model'}\n"
     (world.catalog / "use/model/config/remote.yaml").write_text(config)
     toml = '[step]\nid = "use/seen"\ndescription = "x"\n[[consumes]]\nname = "seen"\ntype = "eval_results"\n'
     toml += 'config = "seen"\n[run]\nengines = ["script"]\n'
     world.add_step("use/seen", toml, configs={"default": "seen: ???\n"}, script="")
     done = cli("steps", "run", "use/seen", "-i", "seen=step://use/model?config=remote")
     assert done.code == 4
-    assert "s3://bucket/model" in done.err
+    assert "swift://bucket/model" in done.err
     assert world.runs() == []

@@ -11,18 +11,20 @@ from typing import Any
 import pytest
 
 Cli = Callable[..., Any]
+# Room for a bundle and a half, and not for a megabyte.
+DISK = 800 << 10
 SCRIPT = "from pathlib import Path\nPath('rows.jsonl').write_bytes(b'x' * {bytes})\n"
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 400 KiB."""
+    """A file system of `DISK` bytes."""
     if os.geteuid() != 0:
         pytest.skip("mounting a small file system takes root")
     place = tmp_path / "disk"
     place.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(place)], capture_output=True
     )
     if mounted.returncode != 0:
         pytest.skip(f"no tmpfs here: {mounted.stderr.decode().strip()}")
@@ -88,7 +90,7 @@ def test_a_disk_that_is_full_before_the_bundle_is_whole_is_told(
 ) -> None:
     monkeypatch.setenv("NEMOTRON_HOME", str(small_disk / "store"))
     filler = small_disk / "filler"
-    filler.write_bytes(bytes(360 << 10))
+    filler.write_bytes(bytes(DISK - (40 << 10)))
     done = cli("steps", "run", "make/rows", "--json")
     assert done.code == 1, done.err
     error = done.json["error"]

@@ -296,7 +296,7 @@ def test_a_model_without_weights_is_refused(world: Any, write_model: Callable[..
         ("step://make/rows?lr=2&rosw=3", UsageError),
         ("step://make/rows?engine=embedded", UsageError),
         ("run://nothing", NotFound),
-        ("art://chat:v3", UsageError),
+        ("art://chat:v3", NotFound),
     ],
 )
 def test_a_reference_that_leads_nowhere_says_which_input_it_was(

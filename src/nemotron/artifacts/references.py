@@ -36,7 +36,7 @@ _STEP = re.compile(rf"(?:[A-Za-z0-9._-]+:)?{_WORD}(?:/{_WORD})*")
 _PART = re.compile(_WORD)
 _RUN_PREFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _ART_NAME = re.compile(rf"{_WORD}(?:/{_WORD})*")
-_DIGEST = re.compile(r"(?:blake3:)?([0-9a-f]{8,64})")
+_DIGEST = re.compile(r"((?:blake3|sampled):)?([0-9a-f]{8,64})")
 _HUB_ID = re.compile(rf"{_WORD}/{_WORD}")
 _REVISION = re.compile(r"[^\s@?#\x00-\x1f]+")
 # What stays readable in a step reference; everything else is percent-encoded.
@@ -53,7 +53,7 @@ class Reference:
     port: the output meant; None where there is one only. (run, step)
     config, engine, overrides: how to build it, overrides as `key=value` in their order. (step)
     version: `v3` or an alias (art), a branch, tag or commit (hf).
-    digest: `blake3:` and 8 to 64 hex digits (art).
+    digest: `blake3:` or `sampled:` and 8 to 64 hex digits (art).
     """
 
     kind: Kind
@@ -227,7 +227,9 @@ def _art(text: str, rest: str) -> Reference:
     found = _DIGEST.fullmatch(digest)
     if at and not found:
         _refuse(f"{printable(digest) or 'nothing'} after the @ is no digest (8 to 64 hex digits)", text)
-    return Reference("art", name, version=version or None, digest=f"blake3:{found[1]}" if found else None)
+    return Reference(
+        "art", name, version=version or None, digest=f"{found[1] or 'blake3:'}{found[2]}" if found else None
+    )
 
 
 def _hf(text: str, rest: str) -> Reference:

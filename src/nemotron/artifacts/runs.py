@@ -16,14 +16,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nemotron.errors import NemotronError
-from nemotron.findings import Finding, errors_in
 
-from .atomic import write_json
-from .checks import check_artifact
-from .digest import digest_path
-from .digest_cache import DigestCache
-from .records import ArtifactRecord, stat_fingerprint, write_record
-from .store import Store
+from .atomic import os_error, write_new
+from .digest import digest_path, level_of
+from .records import stat_fingerprint
+from .store import Store, age
 
 RunState = Literal["running", "succeeded", "failed", "interrupted", "prepared"]
 
@@ -99,18 +96,27 @@ class Run:
             return "running"
         record = self.record
         if record:
-            if record.get("exit_code") == 0:
-                return "succeeded"
-            return "interrupted" if record.get("reason") == "interrupted" else "failed"
-        return "interrupted" if (self.directory / "logs").is_dir() else "prepared"
+            return ended_state(record.get("exit_code"), record.get("reason"))
+        return "interrupted" if os.access(self.directory / "logs", os.F_OK) else "prepared"
 
-    def outputs_intact(self) -> bool:
-        """Whether every artifact it left is still there with the same content.
+    def changed_outputs(self) -> tuple[str, ...]:
+        """The ports whose artifact is gone or has another content than the run left.
 
         Sizes and times are compared first; the content is read only where they differ.
         """
+        return tuple(port for port, output in self.outputs.items() if not output_intact(output))
+
+    def outputs_intact(self) -> bool:
+        """Whether it left artifacts, and every one is still there with the same content."""
         outputs = self.outputs
         return bool(outputs) and all(output_intact(o) for o in outputs.values())
+
+
+def ended_state(exit_code: object, reason: object) -> RunState:
+    """The state of a run whose last attempt ended so."""
+    if exit_code == 0:
+        return "succeeded"
+    return "interrupted" if reason == "interrupted" else "failed"
 
 
 def all_runs(store: Store) -> Iterator[Run]:
@@ -120,62 +126,58 @@ def all_runs(store: Store) -> Iterator[Run]:
 
 
 def runs_of_recipe(store: Store, recipe_digest: str) -> Iterator[Run]:
-    """Runs with this recipe, newest first."""
-    return (run for run in all_runs(store) if run.recipe_digest == recipe_digest)
+    """Runs with this recipe, newest first; only they are looked at, however many others there are.
 
-
-def settle(store: Store, run: Run, environ: Mapping[str, str]) -> tuple[Finding, ...]:
-    """Check the outputs of a run that ended well, compute their identity and record them.
-
-    Returns what the checks found; with an error among them the run is not settled. Settling again
-    changes nothing. Errors: those of `write_record`.
+    Errors: see `os_error`.
     """
-    if run.is_settled:
-        return ()
-    record = run.record
-    settled: dict[str, dict[str, Any]] = {}
-    findings: list[Finding] = []
-    cache = DigestCache.for_user(environ)
     try:
-        for port, made in (record.get("outputs") or {}).items():
-            path = Path(made["path"])
-            checked = check_artifact(path, made["type"])
-            findings += checked.findings
-            digest = digest_path(path, cache=cache)
-            settled[port] = {
-                "type": made["type"],
-                "path": str(path),
-                "digest": digest.value,
-                "files": digest.files,
-                "bytes": digest.bytes,
-                "fingerprint": stat_fingerprint(path),
-                "facts": dict(checked.facts),
-            }
+        with os.scandir(_marks(store, recipe_digest)) as entries:
+            names = [e.name for e in entries if not e.name.startswith(".")]
+    except FileNotFoundError:
+        names = [] if store.recipes_dir.is_dir() else list(store.run_ids())
+    except OSError as exc:
+        raise os_error(exc, store.recipes_dir) from exc
+    runs = (Run(store.runs_dir / name) for name in sorted(names, key=age, reverse=True))
+    return (run for run in runs if run.recipe_digest == recipe_digest)
+
+
+def mark_recipe(store: Store, run_id: str, recipe_digest: str) -> None:
+    """Let `runs_of_recipe` find a run. What the run's own `recipe` says counts: a mark alone makes no run.
+
+    Errors: see `os_error`.
+    """
+    place = _marks(store, recipe_digest)
+    try:
+        if not store.recipes_dir.is_dir():
+            _mark_all(store)
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise os_error(exc, place) from exc
+    write_new(place / run_id, b"")
+
+
+def _mark_all(store: Store) -> None:
+    """Make the directory of marks, whole at once, for the runs that are there."""
+    import shutil  # 3 ms that listing runs does not need
+
+    new = store.root / f".recipes.{os.urandom(6).hex()}.tmp"
+    new.mkdir(parents=True)
+    try:
+        for run in all_runs(store):
+            if run.recipe_digest is not None:
+                place = new / _marks(store, run.recipe_digest).name
+                place.mkdir(exist_ok=True)
+                (place / run.id).touch()
+        new.rename(store.recipes_dir)
+    except OSError as exc:
+        if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else somebody was faster, with the same marks
+            raise
     finally:
-        cache.close()
-    if errors_in(findings):
-        return tuple(findings)
-    for port, output in settled.items():
-        made_by = {"run_id": run.id, "attempt": record.get("attempt"), "port": port}
-        step = record.get("outputs", {}).get(port, {}).get("step_of_training")
-        if step is not None:
-            made_by["step_of_training"] = step
-        write_record(
-            store.records_dir,
-            ArtifactRecord(
-                id=f"{run.id}.{port}.{digest_tail(output['digest'])}",
-                type=output["type"],
-                path=output["path"],
-                # Not this moment: whoever settles the same run, again or at once, writes the same record.
-                at=str(record.get("at")),
-                digest=output["digest"],
-                fingerprint=output["fingerprint"],
-                facts=output["facts"],
-                made_by=made_by,
-            ),
-        )
-    write_json(run.directory / OUTPUTS_FILE, settled)
-    return tuple(findings)
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _marks(store: Store, recipe_digest: str) -> Path:
+    return store.recipes_dir / recipe_digest.rpartition(":")[2][:32]
 
 
 def digest_tail(digest: str) -> str:
@@ -204,7 +206,8 @@ def output_intact(output: Mapping[str, Any]) -> bool:
     try:
         if stat_fingerprint(path) == output.get("fingerprint"):
             return True
-        return digest_path(path).value == output.get("digest")
+        known = str(output.get("digest"))
+        return digest_path(path, level=level_of(known)).value == known
     except (NemotronError, OSError):
         return False
 

@@ -16,6 +16,10 @@ from .paths import printable
 
 PROJECT_MARKERS = ("nemotron.toml", "env.toml", "pyproject.toml", ".git")
 STORE_NAME = ".nemotron"
+# Kinds of URL under which records can be kept: they can be written to and listed.
+REMOTE_SCHEMES = (
+    *("s3", "gs", "gcs", "az", "abfs", "abfss", "oci", "oss", "hdfs", "webhdfs", "sftp", "file", "memory"),
+)
 
 _RUN_ID = re.compile(r".+-(\d{8}-\d{6})-[0-9a-f]{4}")
 _ATTEMPTS = 64
@@ -24,9 +28,13 @@ _SHOWN = 12
 
 @dataclass(frozen=True)
 class Store:
-    """A store directory; it is made when the first run is."""
+    """A store directory; it is made when the first run is.
+
+    remote: the URL under which its records are kept too, for others; see `mirror.sync_records`.
+    """
 
     root: Path
+    remote: str | None = None
 
     @property
     def runs_dir(self) -> Path:
@@ -37,6 +45,11 @@ class Store:
     def records_dir(self) -> Path:
         """One directory a day, see `records.write_record`."""
         return self.root / "records"
+
+    @property
+    def recipes_dir(self) -> Path:
+        """Which runs a recipe has, see `runs.mark_recipe`; made again from the runs when it is missing."""
+        return self.root / "recipes"
 
     def new_run_dir(self, step_id: str, now: datetime) -> Path:
         """Make and return the directory of a new run; its name is the run's id.
@@ -75,7 +88,22 @@ class Store:
             return ()
         except OSError as exc:
             raise os_error(exc, self.runs_dir) from exc
-        return tuple(sorted(names, key=_age, reverse=True))
+        return tuple(sorted(names, key=age, reverse=True))
+
+    def runs_of_step(self, step_id: str, limit: int) -> tuple[Path, ...]:
+        """The directories of the newest runs of a step, newest first, told by their names alone.
+
+        Steps whose first and last parts agree share names: look into the run before relying on it.
+        """
+        named = re.compile(rf"{re.escape(_stem(step_id))}-\d{{8}}-\d{{6}}-[0-9a-f]{{4}}")
+        try:
+            with os.scandir(self.runs_dir) as entries:
+                names = [e.name for e in entries if named.fullmatch(e.name)]
+        except FileNotFoundError:
+            return ()
+        except OSError as exc:
+            raise os_error(exc, self.runs_dir) from exc
+        return tuple(self.runs_dir / name for name in sorted(names, key=age, reverse=True)[:limit])
 
     def run_dir(self, prefix: str) -> Path:
         """The directory of the run whose id is `prefix`, or the only one that begins with it.
@@ -104,11 +132,13 @@ def find_store(environ: Mapping[str, str], cwd: Path) -> Store:
     """The store for a command that runs in `cwd`; nothing is made or read.
 
     `NEMOTRON_HOME`, else `.nemotron` beside the nearest project marker upward from `cwd`, else
-    `.nemotron` in `cwd`. Raises `UsageError` for a `NEMOTRON_HOME` that is a URL or names no known user.
+    `.nemotron` in `cwd`. A `NEMOTRON_HOME` that is a URL is where the records are kept; runs and a copy of
+    the records lie in `$XDG_STATE_HOME/nemotron/stores/` then. Raises `UsageError` for a `NEMOTRON_HOME` that
+    no store can have.
     """
     home = environ.get("NEMOTRON_HOME")
     if home:
-        return Store(_home(home, cwd))
+        return _remote(home.strip(), environ) if "://" in home else Store(_home(home, cwd))
     start = cwd.absolute()
     for directory in (start, *start.parents):
         if any(_exists(directory / marker) for marker in PROJECT_MARKERS):
@@ -118,12 +148,39 @@ def find_store(environ: Mapping[str, str], cwd: Path) -> Store:
 
 def _home(home: str, cwd: Path) -> Path:
     where = "NEMOTRON_HOME"
-    if "://" in home:
-        raise UsageError(f"the store has to be a directory, not the URL {home}", where=where)
     try:
         return cwd.absolute() / Path(home).expanduser()
     except RuntimeError as exc:
         raise UsageError(f"no home directory for {home}", where=where, next="write the path in full") from exc
+
+
+def _remote(url: str, environ: Mapping[str, str]) -> Store:
+    """The store of a URL: its directory here is named by a digest of it."""
+    # Some milliseconds that stores in directories do not need.
+    import hashlib
+
+    from .urls import redacted, refuse_secrets
+
+    where = "NEMOTRON_HOME"
+    scheme, _, place = url.partition("://")
+    scheme = scheme.lower()
+    refuse_secrets(url, where=where)
+    if scheme not in REMOTE_SCHEMES:
+        known = tuple(f"{each}://" for each in REMOTE_SCHEMES)
+        near = nearest(f"{scheme}://", known)
+        what = f"{scheme}:// is no kind of store"
+        raise UsageError(what, where=where, nearest=near, valid=("a directory", *known))
+    if not place.strip("/") or re.search(r"[?#*\[\]\s\x00-\x1f]", place):
+        what = f"no place for a store: {printable(redacted(url))}"
+        raise UsageError(what, where=where, next="name a bucket and a prefix: s3://BUCKET/PREFIX")
+    url = f"{scheme}://{place.rstrip('/')}"
+    digest = hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    state = environ.get("XDG_STATE_HOME") or ""
+    try:
+        base = Path(state) if state.startswith("/") else Path("~/.local/state").expanduser()
+    except RuntimeError as exc:
+        raise UsageError("no home directory for the runs", where=where, next="set XDG_STATE_HOME") from exc
+    return Store(base / "nemotron" / "stores" / digest, url)
 
 
 def _exists(path: Path) -> bool:
@@ -141,6 +198,7 @@ def _stem(step_id: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.]+", "-", "-".join(ends)).strip("-.")[:64] or "run"
 
 
-def _age(run_id: str) -> tuple[str, str]:
+def age(run_id: str) -> tuple[str, str]:
+    """What runs are sorted by, the oldest first: time in the id, then id; without a time it is oldest."""
     stamp = _RUN_ID.fullmatch(run_id)
     return (stamp[1] if stamp else "", run_id)

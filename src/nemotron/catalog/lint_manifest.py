@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from nemotron.catalog.cache import ParsedFiles
 from nemotron.catalog.manifest import MANIFEST_KEYS
 from nemotron.catalog.runspec import HEADER_KEYS
-from nemotron.catalog.step import LAUNCHES, TABLES, Port, Step
+from nemotron.catalog.step import LAUNCHES, RELATION_TYPES, TABLES, Port, Step
 from nemotron.catalog.toml_source import ManifestError
 from nemotron.catalog.toml_table import TomlTable
 from nemotron.catalog.types import TypeGraph
@@ -27,6 +27,7 @@ def check_manifest(step: Step, types: TypeGraph | None) -> Iterator[Finding]:
         yield from _names_twice(step, ports, entries)
         for port, entry in zip(ports, entries, strict=True):
             yield from _check_port(step, port, entry, types)
+            yield from _check_relations(step, port, entry, types)
     yield from _check_parameters(step)
     yield from _check_matches(step)
     yield from _check_run(step)
@@ -85,8 +86,7 @@ def _header(step: Step) -> TomlTable | None:
 def _names_twice(step: Step, ports: Sequence[Port], entries: Sequence[TomlTable]) -> Iterator[Finding]:
     for index, port in enumerate(ports):
         for earlier in ports[:index]:
-            shared = set(earlier.engines) & set(port.engines)
-            if earlier.name == port.name and (shared or not earlier.engines or not port.engines):
+            if earlier.name == port.name and _meet(earlier, port):
                 where = entries[index].where("name")
                 yield _finding(
                     "port_twice", "error", step, f"two ports of one engine are named {port.name}", where
@@ -104,6 +104,28 @@ def _check_port(step: Step, port: Port, entry: TomlTable, types: TypeGraph | Non
         if engine not in step.engines:
             message = f"port {port.name} is for engine {engine!r}, which the step does not list"
             yield _finding("port_engine", "warning", step, message, entry.where("engines"), step.engines)
+
+
+def _check_relations(step: Step, port: Port, entry: TomlTable, types: TypeGraph | None) -> Iterator[Finding]:
+    """An input that must agree with none of the step's inputs, or with one that cannot tell."""
+    for relation, name in port.relations():
+        where = entry.where(relation)
+        others = [p for p in step.consumes if p.name != port.name and _meet(p, port)]
+        named = [p for p in others if p.name == name]
+        if not named:
+            message = f"port {port.name}: {relation} is {name!r}, which is no other input of the step"
+            choices = dict.fromkeys([*nearest(name, [p.name for p in others]), *(p.name for p in others)])
+            yield _finding("unknown_port", "error", step, message, where, choices)
+        own, its = RELATION_TYPES[relation]
+        for end, wanted in ((port, own), *((p, its) for p in named)):
+            if types is not None and not any(types.is_a(have, want) for have in end.type for want in wanted):
+                message = f"port {port.name}: {relation} says nothing of {' or '.join(end.type)} ({end.name})"
+                yield _finding("relation_type", "error", step, message, where, wanted)
+
+
+def _meet(one: Port, other: Port) -> bool:
+    """Whether a run can have both ports."""
+    return not one.engines or not other.engines or bool(set(one.engines) & set(other.engines))
 
 
 def _check_parameters(step: Step) -> Iterator[Finding]:

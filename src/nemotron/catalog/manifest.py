@@ -1,7 +1,8 @@
 """Reads a `step.toml`: the existing catalog format, and what ours adds to it.
 
-Ours adds, on ports, `name`, `config`, `select`, `engines` and a list as `type`; `alias_of` on parameters;
-`match` on errors; and the `[run]` table, which takes the place of the script's header.
+Ours adds, on ports, `name`, `config`, `select`, `engines` and a list as `type`; on inputs, what they share
+with another (`RELATION_TYPES` of `step`); `alias_of` on parameters; `match` on errors; and the `[run]` table,
+which takes the place of the script's header.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemotron.catalog.cache import ParsedFiles
-from nemotron.catalog.step import LAUNCHES, SCRIPT_ENGINE, BrokenStep, Port, RunShape, Step
+from nemotron.catalog.step import LAUNCHES, RELATION_TYPES, SCRIPT_ENGINE, BrokenStep, Port, RunShape, Step
 from nemotron.catalog.toml_source import ManifestError
 from nemotron.catalog.toml_table import TomlTable
 
@@ -38,7 +39,7 @@ _PORT_KEYS = frozenset({"type", "description", "required", "name", "config", "se
 
 MANIFEST_KEYS: Mapping[str, frozenset[str]] = {
     "step": frozenset({"id", "name", "category", "description", "summary", "tags", "stack", "difficulty"}),
-    "consumes": _PORT_KEYS,
+    "consumes": _PORT_KEYS.union(RELATION_TYPES),
     "produces": _PORT_KEYS,
     "parameters": frozenset({"name", "description", "default", "choices", "alias_of"}),
     "strategies": frozenset({"when", "then", "skill"}),
@@ -132,6 +133,9 @@ def _read_port(entry: TomlTable) -> Port:
         config=entry.optional_text("config"),
         select=entry.optional_text("select"),
         engines=entry.texts("engines"),
+        same_tokens_as=entry.optional_text("same_tokens_as"),
+        same_template_as=entry.optional_text("same_template_as"),
+        adapts=entry.optional_text("adapts"),
     )
 
 

@@ -28,6 +28,16 @@ TABLES = ("consumes", "produces", "parameters", "strategies", "errors", "models"
 
 _READ_LATER = ("parameters", "strategies", "errors", "models", "reference", "warnings")
 
+MODEL_TYPES = ("checkpoint_hf", "checkpoint_megatron")
+"""The types of a model that is trained or sampled from; a judge has a type of its own."""
+
+RELATION_TYPES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "same_tokens_as": (MODEL_TYPES, MODEL_TYPES),
+    "same_template_as": (("packed_parquet", *MODEL_TYPES), MODEL_TYPES),
+    "adapts": (("checkpoint_lora",), MODEL_TYPES),
+}
+"""What an input may say of another (a key of `[[consumes]]`; its value is a port), and the types of both."""
+
 
 class Port(NamedTuple):
     """A named input or output.
@@ -36,6 +46,9 @@ class Port(NamedTuple):
     config: dotted config key that receives the artifact's path; None if the manifest does not bind it.
     select: which of several checkpoints the artifact is, such as `best`.
     engines: the engines that have this port; empty means every engine.
+    same_tokens_as: the input port of a model with the same tokenizer, vocabulary and special tokens.
+    same_template_as: the input port of a model with the same tokenizer and chat template.
+    adapts: the input port of the model that this adapter adapts.
     """
 
     name: str
@@ -45,10 +58,18 @@ class Port(NamedTuple):
     config: str | None = None
     select: str | None = None
     engines: tuple[str, ...] = ()
+    same_tokens_as: str | None = None
+    same_template_as: str | None = None
+    adapts: str | None = None
 
     def is_of(self, engine: str | None) -> bool:
         """Whether a run with this engine has the port; None asks for any engine."""
         return engine is None or not self.engines or engine in self.engines
+
+    def relations(self) -> tuple[tuple[str, str], ...]:
+        """What the port says of other inputs: a key of `RELATION_TYPES`, and the other port."""
+        said = ((name, getattr(self, name)) for name in RELATION_TYPES)
+        return tuple((name, other) for name, other in said if other is not None)
 
 
 class RunShape(NamedTuple):

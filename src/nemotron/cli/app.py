@@ -13,7 +13,11 @@ from typer.exceptions import TyperException
 
 from nemotron.errors import NemotronError, UsageError
 
-NOUNS = {"steps": "List, show, check and run steps.", "runs": "List and show runs and their logs."}
+NOUNS = {
+    "steps": "List, show, check and run steps.",
+    "runs": "List and show runs and their logs.",
+    "artifacts": "List, check, add, name and verify artifacts; show their lineage.",
+}
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,6 +32,91 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in (head, *rows):
         line = "  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         print(line if limit is None or len(line) <= limit else line[: limit - 3] + "...")
+
+
+def plain(text: str) -> str:
+    """Text of a record or a path, safe to print on a terminal."""
+    from nemotron.artifacts.paths import printable
+
+    return printable(text)
+
+
+def short(ident: str) -> str:
+    """An artifact's id as lists show it: enough of the digest to find it again."""
+    algorithm, colon, rest = ident.partition(":")
+    return f"{rest[:12]}" if algorithm in ("blake3", "sampled") and colon else plain(ident)
+
+
+def size(count: int | None) -> str:
+    """A number of bytes, in the unit that leaves one to four digits."""
+    if count is None:
+        return "-"
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 10 else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def fact(value: Any) -> str:
+    """A fact of a check on one line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{plain(str(k))} {fact(v)}" for k, v in value.items()) or "-"
+    if isinstance(value, list):
+        return ", ".join(fact(v) for v in value) or "-"
+    return plain(value) if isinstance(value, str) else json.dumps(value)
+
+
+def terminal() -> tuple[int, bool]:
+    """Columns of the terminal that stdout is, and whether it takes colours; 0 and no where it is none."""
+    if not sys.stdout.isatty():
+        return 0, False
+    import shutil
+
+    dumb = os.environ.get("TERM") == "dumb" or bool(os.environ.get("NO_COLOR"))
+    return shutil.get_terminal_size().columns, not dumb
+
+
+def warn(text: str) -> None:
+    """Something a person should know that stops nothing, on stderr."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def counter(what: str) -> Callable[[int, int], None]:
+    """A progress callback that tells on stderr how many of how many, once it takes longer than a moment."""
+    return _progress(lambda done, total: f"{done} of {total} {what}")
+
+
+def byte_progress(what: str) -> Callable[[int, int], None]:
+    """A progress callback for bytes: as `counter`."""
+    return _progress(lambda done, total: f"{what}: {size(done)} of {size(total)}")
+
+
+def _progress(tell: Callable[[int, int], str]) -> Callable[[int, int], None]:
+    terminal_ = sys.stderr.isatty()
+    begun = last = time.monotonic()
+    told = False
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last, told
+        now = time.monotonic()
+        ended = done >= total
+        if (
+            total == 0
+            or now - begun < 1
+            or not ((ended and told) or now - last >= (0.2 if terminal_ else 5.0))
+        ):
+            return
+        last, told = now, True
+        text = tell(done, total)
+        print(
+            f"\r\033[K{text}" if terminal_ else text,
+            end="" if terminal_ and not ended else "\n",
+            file=sys.stderr,
+        )
+
+    return progress
 
 
 def as_text(value: Any) -> str:

@@ -108,6 +108,8 @@ class WatcherContext(Protocol):
 
     def waiting(self, run: Run) -> None: ...
 
+    def notice(self, text: str) -> None: ...
+
     def tick(self, run: Run) -> None: ...
 
     def end(self, launched: Launched) -> None: ...
@@ -139,17 +141,24 @@ class PlainWatcher:
         return None
 
     def begin(self, plan: Plan, run: Run, outcome: Outcome, position: tuple[int, int]) -> None:
-        """Say what starts, and from where it resumes."""
+        """Say what starts, from where it resumes, and why."""
         self._label = f"[{position[0]}/{position[1]}] {plan.recipe.step}"
         self._tail = Tail(run.directory)
         if outcome == "resumed":
             self._tail.look()
         self._said = (time.monotonic(), "")
         self._say(f"{self._label}: {_WORDS[outcome]} {run.id}{_from_where(run, outcome)}")
+        if plan.because and outcome != "reused":
+            more = f" (and {len(plan.because) - 1} more)" if len(plan.because) > 1 else ""
+            self._say(f"{self._label}: why: {plan.because[0]}{more}")
 
     def waiting(self, run: Run) -> None:
         """Say whose work is waited for."""
         self._say(f"waiting for run {run.id}, which another process is running")
+
+    def notice(self, text: str) -> None:
+        """Say it."""
+        self._say(f"warning: {text}")
 
     def tick(self, run: Run) -> None:
         """A line of progress, when enough time has passed and there is something new."""

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from nemotron.cli import output
@@ -58,11 +57,12 @@ def explain(request: Request, key: str, as_json: bool) -> int:
 
 def dry_run(request: Request, plan_file: Path | None, *, use_cache: bool, as_json: bool) -> int:
     """Print the plan; exit 4 when a check found an error."""
+    from nemotron.planning.earlier import without_earlier
     from nemotron.planning.render import render_plan
 
-    plan = plan_step(request)
+    plan = plan_step(request, progress=output.byte_progress("reading inputs"))
     if not use_cache:
-        plan = replace(plan, done_by=None, resumes=None)
+        plan = without_earlier(plan)
     if plan_file is not None:
         from nemotron.artifacts.atomic import write_text
 
@@ -85,15 +85,20 @@ def launch(request: Request, *, use_cache: bool, as_json: bool) -> int:
     from nemotron.artifacts.store import find_store
     from nemotron.cli.progress import make_watcher
     from nemotron.cli.summary import summary_text
+    from nemotron.exports.watcher import WandbWatcher
     from nemotron.launch.launcher import Launcher
 
     store = find_store(os.environ, Path.cwd())
-    plan = plan_step(request, store=store)
+    plan = plan_step(request, store=store, progress=output.byte_progress("reading inputs"))
     # A polite kill is treated as Ctrl-C: the trainer saves its state before it ends.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with make_watcher(store, use_cache=use_cache) as watcher:
-            launched = Launcher(store, os.environ, watcher, use_cache).launch(plan)
+        with (
+            make_watcher(store, use_cache=use_cache) as shown,
+            WandbWatcher(shown, store.records_dir, os.environ) as watcher,
+        ):
+            progress = output.byte_progress("reading")
+            launched = Launcher(store, os.environ, watcher, use_cache, progress).launch(plan)
     except KeyboardInterrupt:
         print(
             "interrupted; the same command goes on, from the last checkpoint if there is one", file=sys.stderr
@@ -111,4 +116,6 @@ def launch(request: Request, *, use_cache: bool, as_json: bool) -> int:
         )
     else:
         print(summary_text(launched.run, launched.outcome))
+        if watcher.told:
+            print("", *watcher.told, sep="\n")
     return 0

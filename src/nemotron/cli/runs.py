@@ -14,6 +14,7 @@ import typer
 from nemotron.cli import output
 
 if TYPE_CHECKING:
+    from nemotron.artifacts.run_list import ListedRun
     from nemotron.artifacts.runs import Run
 
 app = typer.Typer(rich_markup_mode=None)
@@ -33,12 +34,18 @@ def list_(
 
     Example: nemotron runs list --limit 5
     """
-    import itertools
-
-    from nemotron.artifacts.runs import all_runs
+    from nemotron.artifacts.index.store_index import catch_up
+    from nemotron.artifacts.run_list import list_runs
     from nemotron.artifacts.store import find_store
 
-    runs = [_listed(run) for run in itertools.islice(all_runs(find_store(os.environ, Path.cwd())), limit)]
+    store = find_store(os.environ, Path.cwd())
+    stale = catch_up(store)
+    if stale is not None:
+        output.warn(stale)
+    listing = list_runs(store, limit)
+    for finding in listing.findings:
+        print(finding.render(), file=sys.stderr)
+    runs = [_listed(run) for run in listing.runs]
     if as_json:
         output.print_json({"runs": runs})
         return
@@ -52,11 +59,12 @@ def show(run_id: RunId, as_json: Json = False) -> None:
 
     Example: nemotron runs show rlhf-20260101
     """
+    from nemotron.artifacts.run_list import listed_run
+
     run = _find(run_id)
-    found = _listed(run)
+    found = _listed(listed_run(run))
     record, plan = run.record, run.plan
     found |= {
-        "directory": str(run.directory),
         "config_file": plan.get("config_file"),
         "recipe_digest": run.recipe_digest,
         "inputs": record.get("inputs") or {},
@@ -106,28 +114,47 @@ def logs(
             time.sleep(0.3)
 
 
+@app.command()
+def export(
+    run_id: RunId,
+    format_: Annotated[
+        str, typer.Option("--format", metavar="openlineage|wandb", help="What to make of it.")
+    ] = "openlineage",
+    file: Annotated[
+        Path | None, typer.Option("-o", metavar="FILE", help="Write the events there, not to stdout.")
+    ] = None,
+) -> None:
+    """Tell another tool of a run: print OpenLineage events, a line of JSON each, or post it to W&B.
+
+    Example: nemotron runs export rlhf-20260101 --format openlineage
+    """
+    from nemotron.artifacts.store import find_store
+    from nemotron.cli import exporting
+
+    exporting.export(find_store(os.environ, Path.cwd()), _find(run_id), format_, file)
+
+
 def _find(run_id: str) -> Run:
-    from nemotron.artifacts.runs import Run
+    from nemotron.artifacts.run_list import find_run
     from nemotron.artifacts.store import find_store
 
-    return Run(find_store(os.environ, Path.cwd()).run_dir(run_id))
+    return find_run(find_store(os.environ, Path.cwd()), run_id)
 
 
-def _listed(run: Run) -> dict[str, Any]:
-    plan, record = run.plan, run.record
-    recipe = plan.get("recipe") or {}
-    metrics = record.get("metrics") or {}
+def _listed(run: ListedRun) -> dict[str, Any]:
     # A metric that is no finite number is kept as text in records.
-    shown = {k: v for k, v in metrics.items() if k in _SHOWN and isinstance(v, int | float)}
+    shown = {k: v for k in _SHOWN if isinstance(v := run.metrics.get(k), int | float)}
     return {
-        "run": run.id,
-        "step": recipe.get("step", "?"),
-        "config": plan.get("config_name"),
-        "engine": recipe.get("engine", "?"),
-        "state": run.state(),
-        "attempts": record.get("attempt"),
-        "ended": record.get("at"),
-        "metrics": ", ".join(f"{k} {shown[k]:.3g}" for k in _SHOWN if k in shown),
+        "run": run.run,
+        "step": run.step or "?",
+        "config": run.config,
+        "engine": run.engine or "?",
+        "state": run.state,
+        "attempts": run.attempts,
+        "ended": run.ended,
+        "metrics": ", ".join(f"{k} {v:.3g}" for k, v in shown.items()),
+        "directory": run.directory,
+        "user": run.user,
     }
 
 

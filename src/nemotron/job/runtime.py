@@ -160,6 +160,8 @@ class Job:
             profile=self.plan["placement"]["profile"],
             scheduler_id=os.environ.get("SLURM_JOB_ID"),
             nemotron_version=place["nemotron_version"],
+            directory=str(self.directory),
+            config_name=self.plan.get("config_name"),
             **more,
         )
         write_record(Path(place["records_dir"]), record)
@@ -181,7 +183,7 @@ def _load(path: Path, *needed: str) -> dict[str, Any]:
 def main(arguments: list[str]) -> int:
     """Run the job of a run directory; returns its exit code."""
     directory = Path(arguments[0]).resolve()
-    handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     if not _take_lock(handle):
         print(f"{directory.name} is running already", file=sys.stderr)
         return EXIT_CONFLICT

@@ -19,7 +19,7 @@ from typing import Any
 
 from nemotron import __version__
 from nemotron.artifacts.atomic import os_error, write_json, write_text
-from nemotron.artifacts.runs import PLAN_FILE, RECIPE_FILE
+from nemotron.artifacts.runs import PLAN_FILE, RECIPE_FILE, mark_recipe
 from nemotron.artifacts.store import Store
 from nemotron.errors import CheckFailed
 from nemotron.planning.plan import Plan
@@ -74,6 +74,8 @@ def write_bundle(directory: Path, plan: Plan, store: Store) -> None:
     write_text(directory / "config.yaml", config_yaml(plan, paths))
     write_text(directory / "launch.sh", launch_script())
     _copy_runtime(directory / "runtime")
+    # Marked first: killed in between, this leaves a mark of no run, and never a run that is not found.
+    mark_recipe(store, directory.name, str(plan.recipe_digest))
     write_text(directory / RECIPE_FILE, f"{plan.recipe_digest}\n")
 
 

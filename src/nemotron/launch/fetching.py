@@ -1,34 +1,48 @@
-"""Models from the Hugging Face hub: found in the local cache, or downloaded when a run is launched."""
+"""What a launch brings here: models from the Hugging Face hub, and files behind URLs."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from nemotron.artifacts.checks import check_artifact
-from nemotron.artifacts.digest import digest_json
-from nemotron.artifacts.references import Reference, parse_reference
+from nemotron.artifacts.digest import digest_json, digest_path
+from nemotron.artifacts.digest_cache import DigestCache
+from nemotron.artifacts.references import URL_SCHEMES, Reference, parse_reference
+from nemotron.artifacts.store import Store, find_store
 from nemotron.errors import CheckFailed, NotFound, SchedulerError
 from nemotron.findings import errors_in
+from nemotron.planning.pinning import plan_facts
 from nemotron.planning.plan import PlannedInput
+
+Progress = Callable[[int, int], None]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def can_fetch(each: PlannedInput) -> bool:
-    """Whether a late input is one that a launch here can bring: a hub model."""
-    return each.reference is not None and each.reference.startswith("hf://")
+    """Whether a late input is one that a launch here can bring: a hub model, or what lies behind a URL."""
+    return _is_url(each) or (each.reference is not None and each.reference.startswith("hf://"))
 
 
-def fetch_input(each: PlannedInput, environ: Mapping[str, str]) -> PlannedInput:
-    """The input pinned to a local snapshot of its commit; the commit is its identity.
+def fetch_input(
+    each: PlannedInput,
+    environ: Mapping[str, str],
+    store: Store | None = None,
+    progress: Progress | None = None,
+) -> PlannedInput:
+    """The input pinned: a hub model to the snapshot of its commit, its identity; a file to its content.
 
-    Raises NotFound (no such model or revision), SchedulerError (no network), CheckFailed (not what the
-    port takes).
+    store: where files behind URLs are kept; the one that `environ` names when not given. progress: see
+    `downloads.fetch_url`.
+    Raises NotFound (no such model, revision or file), SchedulerError (no network), CheckFailed (not what the
+    port takes), and the errors of `downloads.fetch_url`.
     """
+    if _is_url(each):
+        return _fetch_url_input(each, environ, store or find_store(environ, Path.cwd()), progress)
     reference = parse_reference(str(each.reference))
     snapshot = cached_snapshot(reference, environ) or download(reference)
     checked = check_artifact(snapshot, each.types)
@@ -38,7 +52,31 @@ def fetch_input(each: PlannedInput, environ: Mapping[str, str]) -> PlannedInput:
             f"input {each.port}: {reference} does not fit", where=str(snapshot), findings=errors
         )
     digest = digest_json({"hub": reference.name, "commit": snapshot.name})
-    return replace(each, state="pinned", type=checked.type, path=str(snapshot), digest=digest)
+    facts = plan_facts(checked.facts)
+    return replace(each, state="pinned", type=checked.type, path=str(snapshot), digest=digest, facts=facts)
+
+
+def _is_url(each: PlannedInput) -> bool:
+    scheme, separator, _ = (each.path or "").partition("://")
+    return bool(separator) and scheme.lower() in URL_SCHEMES
+
+
+def _fetch_url_input(
+    each: PlannedInput, environ: Mapping[str, str], store: Store, progress: Progress | None
+) -> PlannedInput:
+    from nemotron.launch.downloads import fetch_url  # threads, and 10 ms that most launches do not need
+
+    path = fetch_url(str(each.path), store.root, environ, progress)
+    checked = check_artifact(path, each.types)
+    errors = errors_in(checked.findings)
+    if errors:
+        raise CheckFailed(
+            f"input {each.port}: {each.reference} does not fit", where=str(path), findings=errors
+        )
+    with DigestCache.for_user(environ) as cache:
+        digest = digest_path(path, cache=cache).value
+    facts = plan_facts(checked.facts)
+    return replace(each, state="pinned", type=checked.type, path=str(path), digest=digest, facts=facts)
 
 
 def cached_snapshot(reference: Reference, environ: Mapping[str, str]) -> Path | None:

@@ -8,20 +8,25 @@ import functools
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal, Protocol
 
 from nemotron.artifacts.atomic import os_error
-from nemotron.artifacts.runs import LOCK_FILE, Run, is_locked, settle
+from nemotron.artifacts.index.store_index import catch_up
+from nemotron.artifacts.runs import LOCK_FILE, Run, is_locked
+from nemotron.artifacts.settle import settle
 from nemotron.artifacts.store import Store
 from nemotron.errors import CheckFailed, Conflict, NemotronError, NotFound, UsageError, WorkFailed
 from nemotron.findings import Finding, errors_in
 from nemotron.launch.bundle import write_bundle
 from nemotron.launch.fetching import can_fetch, fetch_input
 from nemotron.launch.local import EXIT_INTERRUPTED, run_attached
-from nemotron.planning.build import find_earlier
+from nemotron.planning.earlier import find_earlier, without_earlier
+from nemotron.planning.model_identity import recheck
+from nemotron.planning.pinning import plan_facts
 from nemotron.planning.plan import Plan, PlannedInput
 from nemotron.planning.preflight import blocking
 
@@ -51,6 +56,9 @@ class Watcher(Protocol):
     def waiting(self, run: Run) -> None:
         """Another process is running what this launch needs; it is waited for."""
 
+    def notice(self, text: str) -> None:
+        """Something a person should know that stops nothing."""
+
     def tick(self, run: Run) -> None:
         """Called a few times a second while a run is going on."""
 
@@ -70,6 +78,9 @@ class SilentWatcher:
     def waiting(self, run: Run) -> None:
         """Nothing."""
 
+    def notice(self, text: str) -> None:
+        """Nothing."""
+
     def tick(self, run: Run) -> None:
         """Nothing."""
 
@@ -85,13 +96,15 @@ class Launcher:
     """Runs plans of one store here, attached.
 
     use_cache: take a finished or interrupted run of the same recipe for the last plan instead of starting
-    a new one; what it builds on is reused either way.
+    a new one; what it builds on is reused either way. progress: called with the bytes fetched or read, and
+    to be fetched or read; the latter is 0 where nothing is.
     """
 
     store: Store
     environ: Mapping[str, str]
     watcher: Watcher
     use_cache: bool = True
+    progress: Callable[[int, int], None] | None = None
 
     def launch(self, plan: Plan) -> Launched:
         """Run a plan after the plans it builds on.
@@ -114,13 +127,17 @@ class Launcher:
     def _ready(self, plan: Plan, built: Mapping[str, Launched]) -> Plan:
         """The plan with every input that was to be built pinned."""
         inputs = tuple(self._pin(i, built) for i in plan.inputs)
-        return replace(plan, builds=(), done_by=None, resumes=None).with_inputs(inputs)
+        ready = replace(plan, builds=(), done_by=None, resumes=None).with_inputs(inputs)
+        return recheck(plan, ready, self.environ)
 
     def _fetched(self, plan: Plan) -> Plan:
         """The plan, and those it builds on, with every input of a hub brought here."""
         builds = tuple((key, self._fetched(each)) for key, each in plan.builds)
-        inputs = tuple(fetch_input(i, self.environ) if i.state == "late" else i for i in plan.inputs)
-        return replace(plan, builds=builds).with_inputs(inputs)
+        inputs = tuple(self._fetch(i) if i.state == "late" else i for i in plan.inputs)
+        return recheck(plan, replace(plan, builds=builds).with_inputs(inputs), self.environ)
+
+    def _fetch(self, each: PlannedInput) -> PlannedInput:
+        return fetch_input(each, self.environ, self.store, self.progress)
 
     def _pin(self, each: PlannedInput, built: Mapping[str, Launched]) -> PlannedInput:
         if each.build is None or each.build not in built:
@@ -134,6 +151,7 @@ class Launcher:
             path=str(output["path"]),
             digest=str(output["digest"]),
             made_by=run.id,
+            facts=plan_facts(output.get("facts") or {}),
         )
 
     def _run(self, plan: Plan, position: tuple[int, int], *, is_input: bool) -> Launched:
@@ -141,10 +159,12 @@ class Launcher:
         reuses = self.use_cache or is_input
         while True:
             begun = time.monotonic()
-            with recipe_claim(self.store, plan):
-                found = find_earlier(plan, self.store) if reuses else plan
-                if found.done_by is not None:
-                    return self._reused(found, Run(self.store.runs_dir / found.done_by), position)
+            with recipe_claim(self.store, plan) as refused:
+                found = find_earlier(plan, self.store) if reuses else without_earlier(plan)
+                if found.done_at is not None:
+                    return self._reused(found, Run(Path(found.done_at)), position)
+                if refused is not None:
+                    raise refused
                 outcome: Outcome = "ran" if found.resumes is None else "resumed"
                 run = self._prepared(found)
             if outcome == "resumed":
@@ -156,8 +176,8 @@ class Launcher:
                 continue  # somebody began after the wait was over, and before the count
             if state == "succeeded":
                 self._settle(run)
-                return self._reused(plan, run, position)
-            self.watcher.begin(plan, run, outcome, position)
+                return self._reused(found, run, position)
+            self.watcher.begin(found, run, outcome, position)
             watch = functools.partial(self.watcher.tick, run)
             code = run_attached(run.directory, watch, self.environ, attempt)
             watch()
@@ -201,7 +221,7 @@ class Launcher:
             time.sleep(0.1)
 
     def _settle(self, run: Run) -> None:
-        findings = errors_in(settle(self.store, run, self.environ))
+        findings = errors_in(settle(self.store, run, self.environ, self.progress))
         if findings:
             raise CheckFailed(
                 f"run {run.id} left outputs that are not what they should be",
@@ -209,6 +229,9 @@ class Launcher:
                 next="mend the step, or try once more with --no-cache",
                 findings=findings,
             )
+        problem = catch_up(self.store)
+        if problem is not None:
+            self.watcher.notice(problem)
 
 
 def _refuse(plan: Plan) -> None:
@@ -231,21 +254,26 @@ def _refuse(plan: Plan) -> None:
 
 
 @contextlib.contextmanager
-def recipe_claim(store: Store, plan: Plan) -> Iterator[None]:
-    """Only one process at a time makes a new run of a recipe; the others then find it."""
+def recipe_claim(store: Store, plan: Plan) -> Iterator[NemotronError | None]:
+    """Only one process at a time makes a new run of a recipe; the others then find it.
+
+    Yields what keeps us from claiming it: what is finished can be used where nothing can be written.
+    """
     place = store.root / "claims"
     name = str(plan.recipe_digest).rpartition(":")[2][:32]
     try:
         place.mkdir(parents=True, exist_ok=True)
-        handle = os.open(place / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        # Whoever may write in the store may claim what a colleague claimed before: the umask decides.
+        handle = os.open(place / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except FileExistsError as problem:
         what = "a file stands where the store's directory should be"
         raise UsageError(what, where=str(place), next="move that file away") from problem
     except OSError as problem:
-        raise os_error(problem, place) from problem
+        yield os_error(problem, place)
+        return
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        yield None
     finally:
         os.close(handle)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from nemotron.artifacts.digest import digest_path
 from nemotron.artifacts.references import Reference
-from nemotron.artifacts.runs import Run, runs_of_recipe
+from nemotron.artifacts.runs import Run
 from nemotron.artifacts.store import Store, find_store
 from nemotron.catalog.discover import Catalog, load_catalog
 from nemotron.catalog.step import Step
@@ -19,8 +19,13 @@ from nemotron.config.config import Config, Origin
 from nemotron.engines.base import Engine, StepFacts, find_engine
 from nemotron.errors import CheckFailed, NemotronError, UsageError
 from nemotron.planning.aliases import apply_aliases
+from nemotron.planning.earlier import find_earlier
+from nemotron.planning.model_edges import model_edges
+from nemotron.planning.model_identity import findings_to_come, identity_findings
+from nemotron.planning.named import NamedArtifacts
 from nemotron.planning.pinning import (
     Pinned,
+    Progress,
     built_input,
     choose_output,
     input_to_build,
@@ -74,8 +79,11 @@ def plan_step(
     store: Store | None = None,
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    progress: Progress | None = None,
 ) -> Plan:
     """The plan for a request, its missing inputs' plans included.
+
+    progress: called with the bytes of inputs read and to be read, see `digest_path`.
 
     Raises NotFound (step, config, base config), UsageError (overrides, bindings, unresolvable values) and
     CheckFailed (types that do not fit, steps that build each other). What checks find is in
@@ -83,9 +91,10 @@ def plan_step(
     """
     environ = os.environ if environ is None else environ
     cwd = cwd or Path.cwd()
-    return Planner(catalog or load_catalog(environ), store or find_store(environ, cwd), environ, cwd).plan(
-        request
+    planner = Planner(
+        catalog or load_catalog(environ), store or find_store(environ, cwd), environ, cwd, progress
     )
+    return planner.plan(request)
 
 
 def composed(catalog: Catalog, request: Request, cwd: Path) -> tuple[Step, Path, Config]:
@@ -134,11 +143,20 @@ def bound_config(catalog: Catalog, request: Request, environ: Mapping[str, str],
 class Planner:
     """Plans requests against one catalog and one store, each distinct `step://` once."""
 
-    def __init__(self, catalog: Catalog, store: Store, environ: Mapping[str, str], cwd: Path) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        store: Store,
+        environ: Mapping[str, str],
+        cwd: Path,
+        progress: Progress | None = None,
+    ) -> None:
         self._catalog = catalog
         self._store = store
         self._environ = environ
         self._cwd = cwd
+        self._progress = progress
+        self._named = NamedArtifacts(store, environ, cwd)
         self._built: dict[str, Plan] = {}
         self._chain: list[str] = []
 
@@ -146,21 +164,26 @@ class Planner:
         """The plan of a request."""
         step, config_file, config = composed(self._catalog, request, self._cwd)
         engine = find_engine(_engine_name(step, config, request))
+        port_keys = [p.config for p in step.inputs(engine.name) if p.config is not None]
+        config, named, unnamed = self._named.fill(config, port_keys)
         values = _port_values(step, engine.name, config, self._environ)
         bindings = bind_inputs(step, engine.name, config, dict(request.inputs or {}), values)
         here = engine.why_not_here() is None
         found = [self._pin(b, step, here=here, waived=request.waived) for b in bindings]
-        pinned = [p for p in found if p is not None]
+        pinned = [p for p in (*found, *named) if p is not None]
         config = _with_placeholders(step, engine.name, config, bindings)
         resolved = config.without(*OUR_SECTIONS).resolve(self._environ, keep=LATE_RESOLVERS)
         inputs = tuple(p.input for p in pinned)
         outputs = _outputs(step, engine, config, resolved.data)
         shape = _shape(step, engine, resolved.data, inputs)
         training = _out_placeholders(engine.training_config(resolved.data), outputs)
-        findings = [*step.warnings, *(f for p in pinned for f in p.findings)]
+        findings = [*step.warnings, *unnamed, *(f for p in pinned for f in p.findings)]
+        findings += self._named.tainted(inputs)
         findings += engine_findings(engine, step, bindings, config, shape, self._environ)
         findings += unbound_inputs(self._catalog, step, inputs)
         findings += missing_values(resolved.missing, inputs, config)
+        edges = model_edges(self._catalog, step, engine.name, inputs)
+        findings += identity_findings(edges, inputs, self._environ)
         plan = Plan(
             recipe=Recipe(
                 step=step.id,
@@ -187,14 +210,15 @@ class Planner:
             outputs=outputs,
             config_name=request.config or step.run.default_config,
             config_file=str(config_file),
+            edges=edges,
             builds=self._builds_of(inputs),
             notes=engine.notes(resolved.data),
-            findings=waive(findings, request.waived),
+            findings=waive(findings, request.waived, findings_to_come(edges, inputs)),
             late=tuple(f"{v.key}: {v.expression}" for v in resolved.late),
             waived=request.waived,
             engine_problem=engine.why_not_here(),
         )
-        return self._with_runs(plan)
+        return find_earlier(plan, self._store)
 
     def _pin(self, binding: Binding, step: Step, *, here: bool, waived: Sequence[str]) -> Pinned | None:
         """The input of a binding; None for an optional port that nothing is bound to."""
@@ -212,16 +236,21 @@ class Planner:
         self, binding: Binding, reference: Reference, step: Step, *, here: bool, waived: Sequence[str]
     ) -> Pinned:
         if reference.kind == "path":
-            return pin_path(binding, reference, here=here, environ=self._environ, waived=waived)
+            return pin_path(
+                binding,
+                reference,
+                here=here,
+                environ=self._environ,
+                waived=waived,
+                recorded=self._named.recorded,
+                progress=self._progress,
+            )
         if reference.kind == "run":
             return pin_run(binding, reference, self._store, self._catalog.types_of(step))
         if reference.kind == "step":
             return self._pin_step(binding, reference, step)
         if reference.kind == "art":
-            raise UsageError(
-                "named artifacts are not kept yet",
-                valid=("a path", "run://RUN/PORT", "step://STEP?config=NAME", "hf://ORG/NAME"),
-            )
+            return self._named.pin(binding, reference, self._catalog.types_of(step))
         return pin_elsewhere(binding, reference, here=here)
 
     def _pin_step(self, binding: Binding, reference: Reference, consumer: Step) -> Pinned:
@@ -238,8 +267,8 @@ class Planner:
         offered = {o.port: (o.type,) for o in plan.outputs}
         graph = self._catalog.types_of(consumer)
         name = choose_output(offered, reference.port, binding.port, graph, reference.name)
-        if plan.done_by is not None:
-            run = Run(self._store.run_dir(plan.done_by))
+        if plan.done_at is not None:
+            run = Run(Path(plan.done_at))
             return Pinned(built_input(binding, reference, run.outputs[name], run.id, name))
         output = next(o for o in plan.outputs if o.port == name)
         return Pinned(input_to_build(binding, reference, key, output))
@@ -253,28 +282,6 @@ class Planner:
                 ordered |= dict(plan.builds)
                 ordered[each.build] = replace(plan, builds=())
         return tuple(ordered.items())
-
-    def _with_runs(self, plan: Plan) -> Plan:
-        return find_earlier(plan, self._store)
-
-
-def find_earlier(plan: Plan, store: Store) -> Plan:
-    """The plan, told of a finished run of the same recipe or of an interrupted one to resume.
-
-    A step without outputs that we know of has nothing to reuse: it runs again.
-    """
-    digest = plan.recipe_digest
-    if digest is None:
-        return plan
-    resumable = None
-    for run in runs_of_recipe(store, digest):
-        if run.state() == "succeeded":
-            if run.is_settled and plan.outputs and run.outputs_intact():
-                return replace(plan, done_by=run.id, resumes=None)
-            if run.is_settled or not plan.outputs:
-                continue
-        resumable = resumable or run.id
-    return replace(plan, done_by=None, resumes=resumable)
 
 
 def _port_values(step: Step, engine: str, config: Config, environ: Mapping[str, str]) -> dict[str, object]:

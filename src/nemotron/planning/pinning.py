@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from nemotron.artifacts.checks import check_artifact
 from nemotron.artifacts.digest import digest_path
 from nemotron.artifacts.digest_cache import DigestCache
 from nemotron.artifacts.references import Reference, bare_hub_id, parse_reference
-from nemotron.artifacts.runs import Run, output_intact
+from nemotron.artifacts.run_list import find_run
+from nemotron.artifacts.runs import output_intact
 from nemotron.artifacts.store import Store
 from nemotron.catalog.step import Port
 from nemotron.catalog.types import TypeGraph
@@ -20,8 +21,18 @@ from nemotron.findings import Finding, errors_in
 from nemotron.planning.plan import PlannedInput, PlannedOutput
 from nemotron.planning.references import Binding
 
+Progress = Callable[[int, int], None]
+
 # Stops a launch, and is a warning in a dry run.
 UNREADABLE = "input.late"
+# What a dry run says of a URL; asking for its size may take so long.
+TO_FETCH = "input.to_fetch"
+_SIZE_SECONDS = 3.0
+_SHOWN = ("rows", "parameters", "model_type", "kind", "vocab_size", "dtypes", "chat_template")
+_COMPARED = (
+    *("tokenizer", "tokenizer_digest", "tokenizer_size", "special_tokens", "chat_template_digest"),
+    *("architecture_digest", "base", "base_model", "pack_size"),
+)
 MODEL_TYPES = ("checkpoint_hf", "reward_model_hf", "checkpoint_megatron")
 
 
@@ -67,11 +78,14 @@ def pin_path(
     here: bool,
     environ: Mapping[str, str],
     waived: Collection[str] = (),
+    recorded: Callable[[Path], str | None] = lambda path: None,
+    progress: Progress | None = None,
 ) -> Pinned:
     """An input given as a path: checked as its port's type and identified by content.
 
     here: whether the run would start on this machine. A path that is not visible is an error then, and
-    left to the job otherwise. waived: ids of findings in spite of which the input is taken.
+    left to the job otherwise. waived: ids of findings in spite of which the input is taken. recorded: the
+    digest on record of what lies at a path, which is not read then. progress: see `digest_path`.
     """
     port, path = binding.port, reference.path
     planned = _planned(binding, reference)
@@ -87,12 +101,12 @@ def pin_path(
         )
         return Pinned(PlannedInput(**{**planned, "state": "missing", "path": str(path)}), (finding,))
     checked = check_artifact(path, port.type)
-    cache = DigestCache.for_user(environ)
-    try:
-        usable = all(f.id in waived for f in errors_in(checked.findings))
-        digest = digest_path(path, cache=cache) if usable else None
-    finally:
-        cache.close()
+    digest = None
+    if all(f.id in waived for f in errors_in(checked.findings)):
+        digest = recorded(path)
+        if digest is None:
+            with DigestCache.for_user(environ) as cache:
+                digest = digest_path(path, cache=cache, progress=progress).value
     return Pinned(
         PlannedInput(
             **{
@@ -100,8 +114,8 @@ def pin_path(
                 "state": "pinned" if digest else "missing",
                 "type": checked.type,
                 "path": str(path),
-                "digest": digest.value if digest else None,
-                "facts": _small(checked.facts),
+                "digest": digest,
+                "facts": plan_facts(checked.facts),
             }
         ),
         checked.findings,
@@ -109,24 +123,39 @@ def pin_path(
 
 
 def pin_elsewhere(binding: Binding, reference: Reference, *, here: bool) -> Pinned:
-    """An input on a hub, brought when the run is launched, or behind a URL, which a run here cannot read."""
+    """An input on a hub or behind a URL, brought when the run is launched.
+
+    Of a URL the plan shows no login and no query. Raises UsageError when credentials are written into it.
+    """
     planned = PlannedInput(**{**_planned(binding, reference), "state": "late", "path": reference.name})
-    if reference.kind == "hf" or not here:
+    if reference.kind == "hf":
         return Pinned(planned)
-    finding = Finding(
-        UNREADABLE,
-        "warning",
-        f"input {binding.port.name}: {reference} cannot be read from here",
-        where=binding.place or binding.port.config,
-        valid="a path, hf://ORG/NAME, run://RUN/PORT or step://STEP?config=NAME",
-        fix=f"copy it here, then: -i {binding.port.name}=PATH",
-    )
-    return Pinned(planned, (finding,))
+    from nemotron.artifacts.urls import redacted, refuse_secrets
+
+    refuse_secrets(reference.name)
+    planned = replace(planned, reference=redacted(reference.name))
+    return Pinned(planned, (_fetch_finding(binding, reference.name),) if here else ())
+
+
+def _fetch_finding(binding: Binding, url: str) -> Finding:
+    """That a URL will be fetched and how much that is, or why it cannot be."""
+    from nemotron.artifacts.remote import remote_size
+    from nemotron.artifacts.urls import redacted
+
+    port, where = binding.port.name, binding.place or binding.port.config
+    try:
+        # What is filled in from the environment is not asked for before it is needed.
+        size = remote_size(url, 0.0 if "${" in url else _SIZE_SECONDS)
+    except CheckFailed as problem:
+        what = f"input {port}: {redacted(url)} cannot be fetched: {problem.what}"
+        return Finding(UNREADABLE, "warning", what, where, fix=problem.next)
+    amount = "its size is not known" if size is None else f"{size:,} bytes"
+    return Finding(TO_FETCH, "note", f"input {port}: {redacted(url)} is fetched at launch, {amount}", where)
 
 
 def pin_run(binding: Binding, reference: Reference, store: Store, graph: TypeGraph) -> Pinned:
     """An output of an earlier run. Raises NotFound, CheckFailed when it has none that fits."""
-    run = Run(store.run_dir(reference.name))
+    run = find_run(store, reference.name)
     outputs = run.outputs
     if not outputs:
         raise CheckFailed(
@@ -158,7 +187,7 @@ def built_input(
             "digest": str(output["digest"]),
             "made_by": run_id,
             "output": port,
-            "facts": _small(output.get("facts") or {}),
+            "facts": plan_facts(output.get("facts") or {}),
         }
     )
 
@@ -223,10 +252,9 @@ def _planned(binding: Binding, reference: Reference) -> dict[str, Any]:
     }
 
 
-def _small(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of a check that a plan shows."""
-    wanted = ("rows", "parameters", "model_type", "kind", "vocab_size", "dtypes", "chat_template")
-    return {k: facts[k] for k in wanted if k in facts}
+def plan_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a check that a plan shows, or compares between inputs."""
+    return {k: facts[k] for k in (*_SHOWN, *_COMPARED) if k in facts}
 
 
 __all__ = [
@@ -238,5 +266,6 @@ __all__ = [
     "pin_elsewhere",
     "pin_path",
     "pin_run",
+    "plan_facts",
     "reference_of",
 ]

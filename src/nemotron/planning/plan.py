@@ -69,6 +69,19 @@ class PlannedOutput:
 
 
 @dataclass(frozen=True)
+class Edge:
+    """Two inputs that must agree about the model: `port` is the one to change where they do not.
+
+    relation: `same_tokens_as`, `same_template_as` or `adapts`, as a manifest says it. fix: what to do then.
+    """
+
+    relation: str
+    port: str
+    other: str
+    fix: str | None = None
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What the result depends on. `config` has port names in place of input and output paths."""
 
@@ -102,11 +115,13 @@ class Placement:
 class Plan:
     """One step, ready to be checked, shown and launched.
 
+    edges: inputs that must agree; those of inputs that are not pinned yet are checked when they are.
     builds: plans that have to run before, each once, in order, by key (a `step://` reference).
     notes: config keys without effect on this engine, and why. findings: all that the checks found.
     config_file: the config the user named. late: interpolations the job's machine must answer.
     engine_problem: why the engine cannot run here; stops a launch, not a dry run.
-    done_by: a finished run with the same recipe. resumes: an interrupted one.
+    done_by: a finished run with the same recipe, and done_at its directory. resumes: an interrupted one.
+    because: why it runs, what matters most first; empty when it is done.
     """
 
     recipe: Recipe
@@ -115,6 +130,7 @@ class Plan:
     outputs: tuple[PlannedOutput, ...]
     config_name: str
     config_file: str
+    edges: tuple[Edge, ...] = ()
     builds: tuple[tuple[str, Plan], ...] = ()
     notes: tuple[tuple[str, str], ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -122,7 +138,9 @@ class Plan:
     waived: tuple[str, ...] = ()
     engine_problem: str | None = None
     done_by: str | None = None
+    done_at: str | None = None
     resumes: str | None = None
+    because: tuple[str, ...] = ()
 
     @property
     def recipe_digest(self) -> str | None:
@@ -149,6 +167,7 @@ class Plan:
         found["placement"] = asdict(self.placement)
         found["inputs"] = [asdict(i) for i in self.inputs]
         found["outputs"] = [asdict(o) for o in self.outputs]
+        found["edges"] = [asdict(e) for e in self.edges]
         found["findings"] = [f.as_dict() for f in self.findings]
         found["builds"] = [{"key": key, "plan": plan.as_dict()} for key, plan in self.builds]
         plain: dict[str, Any] = json.loads(json.dumps(found))
@@ -175,6 +194,7 @@ class Plan:
                 outputs=tuple(PlannedOutput(**o) for o in data["outputs"]),
                 config_name=data["config_name"],
                 config_file=data["config_file"],
+                edges=tuple(Edge(**e) for e in data.get("edges", ())),
                 builds=tuple((b["key"], cls.from_dict(b["plan"])) for b in data["builds"]),
                 notes=tuple((k, v) for k, v in data["notes"]),
                 findings=tuple(Finding(**f) for f in data["findings"]),
@@ -182,7 +202,9 @@ class Plan:
                 waived=tuple(data["waived"]),
                 engine_problem=data["engine_problem"],
                 done_by=data["done_by"],
+                done_at=data.get("done_at"),
                 resumes=data["resumes"],
+                because=tuple(data.get("because", ())),
             )
         except (KeyError, TypeError, ValueError) as problem:
             raise CheckFailed(f"this is no plan: {type(problem).__name__} {problem}") from problem

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from nemotron.catalog.discover import Catalog
@@ -117,8 +117,14 @@ def _refers_to_port(config: Config, key: str, ports: set[str | None]) -> bool:
     return isinstance(raw, str) and any(port is not None and f"${{{port}}}" in raw for port in ports)
 
 
-def waive(findings: Sequence[Finding], waived: Sequence[str]) -> tuple[Finding, ...]:
-    known = {f.id for f in findings}
+def waive(
+    findings: Sequence[Finding], waived: Sequence[str], later: Collection[str] = ()
+) -> tuple[Finding, ...]:
+    """The findings, those that are waived made notes.
+
+    later: ids that only a check at launch can find. Raises NotFound for a waived id that nothing found.
+    """
+    known = {f.id for f in findings} | set(later)
     for name in waived:
         if name not in known:
             raise NotFound(

@@ -22,7 +22,7 @@ def render_plan(plan: Plan, *, verbose: bool = True) -> str:
         f"  {o.port}: {o.type} at {o.path}" + (f" ({o.select} checkpoint)" if o.select else "")
         for o in plan.outputs
     ]
-    lines += ["", "what runs, in this order", *_order(plan)]
+    lines += ["", "what runs, in this order", *_order(plan), *_reasons(plan)]
     if verbose:
         lines += ["", "config (in://PORT and out://PORT stand for input and output paths)"]
         lines += [
@@ -79,11 +79,25 @@ def _input_line(each: PlannedInput) -> str:
     if each.state == "missing":
         return f"{each.port}: MISSING or broken: {each.reference} ({kind})"
     if each.state == "late":
-        return f"{each.port}: {each.reference} ({kind}), not visible from here"
+        when = "fetched at launch" if "://" in str(each.reference) else "not visible from here"
+        return f"{each.port}: {each.reference} ({kind}), {when}"
     if each.state == "to_build":
         return f"{each.port}: {each.reference} ({kind}), to be built"
     made = f", made by run {each.made_by}" if each.made_by else ""
     return f"{each.port}: {each.reference} ({about}){made}\n      {each.path}\n      {each.digest}"
+
+
+def _reasons(plan: Plan) -> list[str]:
+    """Why each of the plans runs; those of one reason together."""
+    numbers: dict[tuple[str, ...], list[str]] = {}
+    for number, (_, each) in enumerate([*plan.builds, ("", plan)], 1):
+        if each.because:
+            numbers.setdefault(each.because, []).append(str(number))
+    lines = ["", "why"] if numbers else []
+    for reasons, which in numbers.items():
+        lines.append(f"  {', '.join(which)}. {reasons[0]}")
+        lines += [f"     {reason}" for reason in reasons[1:]]
+    return lines
 
 
 def _order(plan: Plan) -> list[str]:

@@ -87,9 +87,17 @@ def test_the_notes_of_a_shipped_config_name_keys_it_holds(step: str, name: str) 
 
 def test_the_rlhf_default_is_known_in_whole_sections() -> None:
     named = dict(notes(shipped("rl/nemo_rl/rlhf", "default")))
-    for section in ("logger", "cluster", "policy.generation.vllm_cfg", "grpo.async_grpo"):
+    for section in ("logger.gpu_monitoring", "cluster", "policy.generation.vllm_cfg", "grpo.async_grpo"):
         assert section in named
         assert not any(key.startswith(section + ".") for key in named), "told once"
+
+
+def test_wandb_is_told_of_a_run_and_has_an_effect_therefore() -> None:
+    named = dict(notes(shipped("rl/nemo_rl/rlhf", "default")))
+    assert not {"logger", "logger.wandb", "logger.wandb_enabled", "logger.wandb.project"} & set(named)
+    assert "logger.log_dir" in named
+    other = {"logger": {"wandb": {"project": "p", "mode": "shared"}}}
+    assert list(dict(notes(other))) == ["logger.wandb.mode"]
 
 
 def test_a_section_with_two_reasons_is_told_key_by_key() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import nemotron
 from nemotron.config.compose import compose
+from nemotron.engines.nemo_rl.entry import trainer_config
 
 STEPS = Path(nemotron.__file__).parent / "steps"
 DEFAULTS = {
@@ -32,9 +33,7 @@ JUDGE = "env.nemo_gym.genrm_model.responses_api_models"
 @cache
 def _composed(entry_point: str) -> dict[str, Any]:
     path = STEPS / DEFAULTS[entry_point] / "config" / "default.yaml"
-    resolved = compose(path, INPUTS).resolve({})
-    data: dict[str, Any] = resolved.data
-    return data
+    return trainer_config(compose(path, INPUTS).resolve({}).data)
 
 
 def config(entry_point: str, edits: Mapping[str, object] | None = None) -> dict[str, Any]:

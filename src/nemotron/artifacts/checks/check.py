@@ -17,10 +17,11 @@ from .guess import guess_type
 from .lines import check_rows
 from .megatron import check_megatron
 from .model import check_adapter, check_model, check_reward_model
-from .report import Checked, Problem, Report
+from .parquet import check_packed
+from .report import Checked, Problem, Report, clipped
 from .rows import ROW_TYPES
 
-_RESULTS_LIMIT = 64 << 20
+_RESULTS_LIMIT = 32 << 20
 _KEYS = 200
 _SIBLINGS = 2000
 
@@ -33,7 +34,7 @@ def _check_results(path: Path, report: Report) -> Mapping[str, Any]:
     if isinstance(found, Problem):
         report.add(found)
         return {}
-    return {"keys": sorted(found)[:_KEYS]}
+    return {"keys": [clipped(key) for key in sorted(found)[:_KEYS]]}
 
 
 _CHECKS: Mapping[str, Check] = MappingProxyType(
@@ -43,6 +44,7 @@ _CHECKS: Mapping[str, Check] = MappingProxyType(
         "reward_model_hf": check_reward_model,
         "checkpoint_lora": check_adapter,
         "checkpoint_megatron": check_megatron,
+        "packed_parquet": check_packed,
         "eval_results": _check_results,
     }
 )

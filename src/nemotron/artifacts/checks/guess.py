@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .bounds import too_costly
 from .files import JsonReader, not_text, open_regular, read_json_object, read_lines
 from .megatron import layout_of
 from .model import ADAPTER_CONFIG, CONFIG, looks_like_reward_model
+from .parquet import SUFFIX, looks_packed, shard_names
+from .parquet_footer import MAGIC
 from .report import Problem
 from .rows import Row
 
 _HEAD = 4096
 _LINES = 20
 _LINE_LIMIT = 8 << 20
-_JSON_LIMIT = 64 << 20
+_JSON_LIMIT = 32 << 20
 
 
 def guess_type(path: Path) -> str | None:
@@ -31,12 +34,17 @@ def guess_type(path: Path) -> str | None:
         return "checkpoint_lora"
     if CONFIG in names:
         return "reward_model_hf" if looks_like_reward_model(path) else "checkpoint_hf"
-    return "checkpoint_megatron" if layout_of(names) else None
+    if layout_of(names):
+        return "checkpoint_megatron"
+    shards = shard_names(names)
+    return "packed_parquet" if shards and looks_packed(path / shards[0]) else None
 
 
 def _file(path: Path) -> str | None:
     if path.suffix == ".json":
         return None if isinstance(read_json_object(path, limit=_JSON_LIMIT), Problem) else "eval_results"
+    if path.suffix == SUFFIX or _begins_with(path, MAGIC):
+        return "packed_parquet" if looks_packed(path) else None
     row = _first_row(path)
     if row is None:
         return None
@@ -56,6 +64,17 @@ def _file(path: Path) -> str | None:
     return "prompt_jsonl" if "prompt" in row or "input" in row else None
 
 
+def _begins_with(path: Path, magic: bytes) -> bool:
+    file = open_regular(path)
+    if isinstance(file, Problem):
+        return False
+    with file:
+        try:
+            return file.peek(len(magic)).startswith(magic)
+        except OSError:
+            return False
+
+
 def _first_row(path: Path) -> Row | None:
     """The first of the first lines of a file that is a JSON object."""
     file = open_regular(path)
@@ -69,7 +88,9 @@ def _first_row(path: Path) -> Row | None:
             for number, (line, _) in enumerate(read_lines(file, _LINE_LIMIT)):
                 if number == _LINES:
                     return None
-                row = reader.parse((line or b"").decode("utf-8-sig", "replace"))
+                if line is None or too_costly(line):
+                    continue
+                row = reader.parse(line.decode("utf-8-sig", "replace"))
                 if isinstance(row, dict):
                     return row
         except OSError:

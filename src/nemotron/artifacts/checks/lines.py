@@ -7,16 +7,18 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from .bounds import too_costly
 from .files import JsonReader, not_text, open_regular, read_lines, unreadable
 from .report import Problem, Report, kind, shown
 from .rows import Row, Shape, shape_of
+from .tools import ToolWatch
 
-MAX_LINE = 64 << 20
+MAX_LINE = 16 << 20
 
 _BOM = b"\xef\xbb\xbf"
 _HEAD = 4096
 # Half of a character, escaped: JSON permits it, no tokenizer does.
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _FIELDS = 200
 _FIELD_NAME = 100
 
@@ -72,6 +74,7 @@ class _Rows:
         self._json = JsonReader()
         self._fields: dict[str, int] = {}
         self._rewards = _Range()
+        self._tools = ToolWatch()
         self._shape: Shape | None = None
         self._shape_line = 0
         self.bytes = 0
@@ -84,7 +87,7 @@ class _Rows:
         if line is None:
             what = f"a line longer than {MAX_LINE >> 20} MiB, not read"
             self._report.add(Problem("data.line_too_long", what), line=number)
-        elif not line.strip():
+        elif line.isspace():
             what = "a blank line; readers that take one row a line fail on it"
             self._report.add(
                 Problem("data.blank_line", what, "warning", fix="sed -i '/^[[:space:]]*$/d' FILE"),
@@ -98,6 +101,9 @@ class _Rows:
                 self._check(row, number)
 
     def _parse(self, line: bytes) -> Row | Problem:
+        costly = too_costly(line)
+        if costly:
+            return costly
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError as exc:
@@ -112,7 +118,8 @@ class _Rows:
             return Problem("data.duplicate_key", f"the key {key} stands twice in an object")
         if self._json.constants:
             return Problem("data.not_finite", f"{self._json.constants[0]} is no JSON number")
-        if "\\u" in text and _SURROGATE.search(text) and _has_lone_surrogate(row):
+        # In the bytes and in this order: to look for the escape in the text took a sixth of all the time.
+        if b"\\" in line and _SURROGATE.search(line) and _has_lone_surrogate(row):
             return Problem(
                 "data.half_character", "a \\u escape of half a character, which no tokenizer takes"
             )
@@ -137,7 +144,8 @@ class _Rows:
             self._report.add(
                 Problem("data.mixed_shapes", what, valid="one shape for all rows of a file"), line=number
             )
-        for problem in shape.problems(row):
+        self._tools.line = number
+        for problem in shape.problems(row, self._tools):
             self._report.add(problem, line=number)
         self._rewards.take(row.get("reward"))
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .architecture import architecture_digest
+from .directory import directory_names
 from .files import read_json_object
-from .report import Problem, Report, shown
+from .report import Problem, Report, clipped, shown
 from .tokenizer import check_tokenizer
-from .weights import ADAPTER, MODEL, check_weights, directory_names, expect
+from .weights import ADAPTER, MODEL, check_weights, expect
 
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -17,6 +19,7 @@ _CONFIG_LIMIT = 16 << 20
 _CLASSIFIER = "ForSequenceClassification"
 _GENERATIVE = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_LISTED = 100
 # What `transformers` assumes when a config says nothing.
 _DEFAULT_LABELS = 2
 
@@ -24,8 +27,8 @@ _DEFAULT_LABELS = 2
 def check_model(path: Path, report: Report) -> dict[str, Any]:
     """A model directory: config.json, weights as safetensors, a tokenizer.
 
-    Facts: model_type, architectures, vocab_size, token_ids, num_labels for a classifier, and those of
-    `check_weights` and `check_tokenizer`.
+    Facts: model_type, architectures, architecture_digest, vocab_size, token_ids, base_model if the config
+    names it, num_labels for a classifier, and those of `check_weights` and `check_tokenizer`.
     """
     names = directory_names(path, report)
     if names is None:
@@ -52,7 +55,7 @@ def _config(path: Path, report: Report) -> dict[str, Any]:
         return {}
     model_type = expect(config.get("model_type"), str, "model_type", report, CONFIG)
     listed = expect(config.get("architectures"), list, "architectures", report, CONFIG) or []
-    architectures = [name for name in listed if isinstance(name, str)]
+    architectures = [clipped(name) for name in listed if isinstance(name, str)]
     if len(architectures) != len(listed):
         what = "architectures holds something that is no string"
         report.add(Problem("data.wrong_type", what), file=CONFIG)
@@ -64,11 +67,15 @@ def _config(path: Path, report: Report) -> dict[str, Any]:
     text = config.get("text_config")
     vocabulary = config.get("vocab_size", text.get("vocab_size") if isinstance(text, dict) else None)
     facts: dict[str, Any] = {
-        "model_type": model_type,
-        "architectures": architectures,
+        "model_type": clipped(model_type or "") or None,
+        "architectures": architectures[:_LISTED],
+        "architecture_digest": architecture_digest(config),
         "vocab_size": expect(vocabulary, int, "vocab_size", report, CONFIG),
-        "token_ids": {key: config[key] for key in _TOKEN_IDS if isinstance(config.get(key), int | list)},
+        "token_ids": {key: config[key] for key in _TOKEN_IDS if _is_token_id(config.get(key))},
     }
+    base = config.get("_name_or_path")
+    if isinstance(base, str) and base:
+        facts["base_model"] = clipped(base)
     if _is_classifier(architectures):
         facts["num_labels"] = _labels(config)
     return facts
@@ -102,6 +109,12 @@ def check_reward_model(path: Path, report: Report) -> dict[str, Any]:
     return facts
 
 
+def _is_token_id(value: object) -> bool:
+    """One id, or the list of them that a model with several ends has."""
+    ids = value if isinstance(value, list) else [value]
+    return 0 < len(ids) <= _LISTED and all(type(each) is int and abs(each) < 1 << 63 for each in ids)
+
+
 def _no_judge(what: str) -> Problem:
     valid = f"*{_CLASSIFIER} with num_labels 1, or *ForCausalLM with a chat template"
     return Problem("checkpoint.not_a_reward_model", what, valid=valid)
@@ -111,11 +124,11 @@ def _is_classifier(architectures: list[str]) -> bool:
     return bool(architectures) and architectures[0].endswith(_CLASSIFIER)
 
 
-def _labels(config: Mapping[str, Any]) -> Any:
+def _labels(config: Mapping[str, Any]) -> int:
     """The number of labels; `transformers` writes the names of the labels, not their number."""
-    names = config.get("id2label")
-    if "num_labels" in config:
-        return config["num_labels"]
+    names, number = config.get("id2label"), config.get("num_labels")
+    if type(number) is int:
+        return number
     return len(names) if isinstance(names, dict) else _DEFAULT_LABELS
 
 
@@ -132,7 +145,8 @@ def looks_like_reward_model(path: Path) -> bool:
 def check_adapter(path: Path, report: Report) -> dict[str, Any]:
     """A LoRA adapter: adapter_config.json and safetensors weights.
 
-    Facts: base (the model it was trained on), rank, alpha, target_modules, and those of `check_weights`.
+    Facts: base (the model it was trained on), base_revision, rank, alpha, target_modules, and those of
+    `check_weights`.
     """
     names = directory_names(path, report)
     if names is None:
@@ -159,13 +173,26 @@ def _adapter_config(path: Path, report: Report) -> dict[str, Any]:
     rank = expect(config.get("r"), int, "r", report, ADAPTER_CONFIG)
     if rank is None or rank < 1:
         report.add(Problem("checkpoint.rank", "r is missing or below 1"), file=ADAPTER_CONFIG)
-    modules = config.get("target_modules")
-    if isinstance(modules, list):  # saved from a set: in another order every time
-        modules = sorted(module for module in modules if isinstance(module, str))
+    revision = expect(config.get("revision"), str, "revision", report, ADAPTER_CONFIG)
+    method = expect(config.get("peft_type"), str, "peft_type", report, ADAPTER_CONFIG)
+    alpha = config.get("lora_alpha")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < 1e300:
+        alpha = None
     return {
-        "base": base,
-        "peft_type": expect(config.get("peft_type"), str, "peft_type", report, ADAPTER_CONFIG),
+        "base": clipped(base) if base else None,
+        "base_revision": clipped(revision) if revision else None,
+        "peft_type": clipped(method) if method else None,
         "rank": rank,
-        "alpha": config.get("lora_alpha"),
-        "target_modules": modules,
+        "alpha": alpha,
+        "target_modules": _modules(config.get("target_modules")),
     }
+
+
+def _modules(value: object) -> str | list[str] | None:
+    """Names of the adapted modules, or the pattern that finds them."""
+    if isinstance(value, str):
+        return clipped(value)
+    if not isinstance(value, list):
+        return None
+    # Saved from a set: in another order every time.
+    return sorted(clipped(module) for module in value if isinstance(module, str))[:_LISTED]

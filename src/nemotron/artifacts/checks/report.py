@@ -61,7 +61,7 @@ class Report:
         self._by_severity[problem.severity] += 1
         if self._by_severity[problem.severity] > self._limit:
             return
-        where = self.place + (f"/{file}" if file else "") + (f":{line}" if line else "")
+        where = self.place + (f"/{printable(file)}" if file else "") + (f":{line}" if line else "")
         self._kept.append(
             Finding(problem.id, problem.severity, problem.message, where, problem.valid, problem.fix)
         )
@@ -94,6 +94,11 @@ def shown(value: object) -> str:
     text = repr(value[: _SHOWN_VALUE + 1] if isinstance(value, str) else value)
     text = text.encode("ascii", "backslashreplace").decode("ascii")
     return text if len(text) <= _SHOWN_VALUE else text[:_SHOWN_VALUE] + "..."
+
+
+def clipped(text: str, length: int = 200) -> str:
+    """A string of an untrusted file as a fact: not long, and without halves of characters."""
+    return text[:length].encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def kind(value: object) -> str:

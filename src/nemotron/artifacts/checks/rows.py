@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from .messages import ROLES, content_problems, message_problems
+from .messages import ROLES, content_problems, message_problems, out_of_turn
 from .report import Problem, missing, shown, wrong_type
+from .tools import Call, ToolWatch
 
 Row = dict[str, Any]
 
@@ -24,7 +25,7 @@ class Shape:
 
     name: str
     keys: frozenset[str]
-    problems: Callable[[Row], Iterator[Problem]]
+    problems: Callable[[Row, ToolWatch], Iterator[Problem]]
     example: str
 
 
@@ -50,31 +51,28 @@ def _string(row: Row, key: str) -> Iterator[Problem]:
         yield Problem("data.empty_text", f"{key} is empty")
 
 
-def _chat_row(row: Row) -> Iterator[Problem]:
-    messages = row["messages"]
-    yield from message_problems(messages, "messages", last="assistant")
-    if not isinstance(row.get("tools"), list | None):
-        yield wrong_type("tools", "a list of tool definitions", row["tools"])
-    final = messages[-1] if isinstance(messages, list) and messages else None
-    if isinstance(final, dict) and final.get("role") == "assistant" and not final.get("tool_calls"):
-        content = final.get("content")
-        if isinstance(content, str) and not content.strip() and not final.get("reasoning_content"):
-            what = f"messages[{len(messages) - 1}].content is empty: nothing to learn"
-            yield Problem("data.empty_answer", what, "warning")
+def _chat_row(row: Row, watch: ToolWatch) -> Iterator[Problem]:
+    calls: list[Call] = []
+    yield from message_problems(row["messages"], "messages", last="assistant", calls=calls)
+    if calls or "tools" in row:
+        yield from watch.problems(row.get("tools"), calls, "tools")
 
 
-def _pair_row(row: Row) -> Iterator[Problem]:
+def _pair_row(row: Row, _: ToolWatch) -> Iterator[Problem]:
     yield from _string(row, "input")
     yield from _string(row, "output")
 
 
-def _request_row(row: Row) -> Iterator[Problem]:
+def _request_row(row: Row, watch: ToolWatch) -> Iterator[Problem]:
     request = row["responses_create_params"]
     where = "responses_create_params"
     if not isinstance(request, dict):
         yield wrong_type(where, "an object", request)
         return
     yield from _request_input(request, f"{where}.input")
+    calls = list(_item_calls(request.get("input"), f"{where}.input"))
+    if calls or "tools" in request:
+        yield from watch.problems(request.get("tools"), calls, f"{where}.tools")
     for key in _NEVER_NULL:
         if key in request and request[key] is None:
             what = f"{where}.{key} is null, which the environment refuses"
@@ -101,8 +99,23 @@ def _request_input(request: Row, where: str) -> Iterator[Problem]:
     elif not value:
         yield Problem("data.no_messages", f"{where} is an empty list")
     else:
+        previous = None
         for index, item in enumerate(value):
             yield from _item(item, f"{where}[{index}]")
+            role = item.get("role") if isinstance(item, dict) else None
+            if role == "user" == previous:
+                yield out_of_turn("user", "user", f"{where}[{index}]")
+            previous = role
+
+
+def _item_calls(items: object, where: str) -> Iterator[Call]:
+    """The calls among input or output items; of lists of items, those of the last, which repeats the rest."""
+    if isinstance(items, list) and items and all(isinstance(item, list) for item in items):
+        where = f"{where}[{len(items) - 1}]"
+        items = items[-1]
+    for index, item in enumerate(items if isinstance(items, list) else ()):
+        if isinstance(item, dict) and item.get("type") == "function_call":
+            yield Call(f"{where}[{index}]", item.get("name"), item.get("arguments"))
 
 
 def _item(item: object, where: str) -> Iterator[Problem]:
@@ -127,23 +140,33 @@ def _prompt(row: Row, key: str) -> Iterator[Problem]:
         yield wrong_type(key, "a string or a list of messages", row[key])
 
 
-def _prompt_row(row: Row) -> Iterator[Problem]:
+def _prompt_row(row: Row, _: ToolWatch) -> Iterator[Problem]:
     return _prompt(row, "prompt")
 
 
-def _messages_prompt_row(row: Row) -> Iterator[Problem]:
-    return message_problems(row["messages"], "messages", last="user")
+def _messages_prompt_row(row: Row, watch: ToolWatch) -> Iterator[Problem]:
+    calls: list[Call] = []
+    yield from message_problems(row["messages"], "messages", last="user", calls=calls)
+    if calls or "tools" in row:
+        yield from watch.problems(row.get("tools"), calls, "tools")
 
 
-def _input_row(row: Row) -> Iterator[Problem]:
+def _input_row(row: Row, _: ToolWatch) -> Iterator[Problem]:
     return _prompt(row, "input")
 
 
-def _ranked_row(row: Row) -> Iterator[Problem]:
+def _ranked_row(row: Row, watch: ToolWatch) -> Iterator[Problem]:
+    calls: list[Call] = []
     if "context" not in row:
         yield missing("context")
     else:
-        yield from message_problems(row["context"], "context")
+        yield from message_problems(row["context"], "context", calls=calls)
+    yield from _completions(row, calls)
+    if calls or "tools" in row:
+        yield from watch.problems(row.get("tools"), calls, "tools")
+
+
+def _completions(row: Row, calls: list[Call]) -> Iterator[Problem]:
     completions = row.get("completions")
     if "completions" not in row:
         yield missing("completions")
@@ -154,7 +177,7 @@ def _ranked_row(row: Row) -> Iterator[Problem]:
     if len(completions) != 2:
         yield Problem("data.completions", f"completions has {len(completions)} entries, not 2")
     for index, completion in enumerate(completions):
-        yield from _completion(completion, f"completions[{index}]")
+        yield from _completion(completion, f"completions[{index}]", calls)
     if len(completions) == 2 and all(isinstance(c, dict) for c in completions):
         first, second = completions
         if "rank" in first and "rank" in second and first["rank"] == second["rank"]:
@@ -164,7 +187,7 @@ def _ranked_row(row: Row) -> Iterator[Problem]:
             yield Problem("data.same_answers", "both completions are the same")
 
 
-def _completion(completion: object, where: str) -> Iterator[Problem]:
+def _completion(completion: object, where: str, calls: list[Call]) -> Iterator[Problem]:
     if not isinstance(completion, dict):
         yield wrong_type(where, "an object with rank and completion", completion)
         return
@@ -176,26 +199,32 @@ def _completion(completion: object, where: str) -> Iterator[Problem]:
     if "completion" not in completion:
         yield missing(f"{where}.completion")
     else:
-        yield from message_problems(completion["completion"], f"{where}.completion", last="assistant")
+        here = f"{where}.completion"
+        yield from message_problems(
+            completion["completion"], here, last="assistant", calls=calls, begins=False
+        )
 
 
-def _chosen_row(row: Row) -> Iterator[Problem]:
+def _chosen_row(row: Row, watch: ToolWatch) -> Iterator[Problem]:
+    calls: list[Call] = []
     if "prompt" not in row:
         yield missing("prompt")
     else:
         yield from _prompt(row, "prompt")
     chosen, rejected = row.get("chosen"), row.get("rejected")
     if isinstance(chosen, list) and isinstance(rejected, list):
-        yield from message_problems(chosen, "chosen", last="assistant")
-        yield from message_problems(rejected, "rejected", last="assistant")
+        for key, answer in (("chosen", chosen), ("rejected", rejected)):
+            yield from message_problems(answer, key, last="assistant", calls=calls, begins=False)
     else:
         yield from _string(row, "chosen")
         yield from _string(row, "rejected")
     if "chosen" in row and "rejected" in row and chosen == rejected:
         yield Problem("data.same_answers", "chosen and rejected are the same")
+    if calls or "tools" in row:
+        yield from watch.problems(row.get("tools"), calls, "tools")
 
 
-def _rollout_row(row: Row) -> Iterator[Problem]:
+def _rollout_row(row: Row, watch: ToolWatch) -> Iterator[Problem]:
     reward = row.get("reward")
     if "reward" not in row:
         yield missing("reward")
@@ -215,9 +244,41 @@ def _rollout_row(row: Row) -> Iterator[Problem]:
             yield missing("response.output")
         elif not isinstance(response["output"], list):
             yield wrong_type("response.output", "a list of items", response["output"])
+        else:
+            yield from _output(response["output"], request, watch)
 
 
-def _shape(name: str, keys: str, problems: Callable[[Row], Iterator[Problem]], example: str) -> Shape:
+def _output(output: list[Any], request: object, watch: ToolWatch) -> Iterator[Problem]:
+    """What a model generated: its mistakes are warnings, training is to see them."""
+    items = output[-1] if output and all(isinstance(item, list) for item in output) else output
+    if not any(_answers(item) for item in items):
+        what = "response.output has neither a text nor a call of the assistant"
+        yield Problem("data.empty_answer", what, "warning")
+    tools = request.get("tools") if isinstance(request, dict) else None
+    calls = list(_item_calls(output, "response.output"))
+    if calls or tools is not None:
+        where = "responses_create_params.tools"
+        yield from watch.problems(tools, calls, where, severity="warning")
+
+
+def _answers(item: object) -> bool:
+    """Whether an output item is a call, or a message of the assistant with a text in it."""
+    if not isinstance(item, dict):
+        return False
+    if item.get("role") != "assistant":
+        return item.get("type") == "function_call"
+    content = item.get("content")
+    texts = (
+        [part.get("text") for part in content if isinstance(part, dict)]
+        if isinstance(content, list)
+        else [content]
+    )
+    return bool(item.get("tool_calls")) or any(isinstance(text, str) and text.strip() for text in texts)
+
+
+def _shape(
+    name: str, keys: str, problems: Callable[[Row, ToolWatch], Iterator[Problem]], example: str
+) -> Shape:
     return Shape(name, frozenset(keys.split()), problems, example)
 
 

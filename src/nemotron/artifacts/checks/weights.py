@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,10 @@ from .files import read_json_object
 from .report import Problem, Report, kind, shown
 from .safetensors import Header, read_header
 
-_INDEX_LIMIT = 64 << 20
+_INDEX_LIMIT = 32 << 20
+_MAX_TENSORS = 500_000
+_DTYPES = 32
+_MISSING = ("artifact.missing_file", "no such file")
 _NUMBERED = re.compile(r".+-\d+-of-(\d+)\.safetensors")
 _UNLOADED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf")
 
@@ -48,16 +50,56 @@ def check_weights(
         expected = _indexed(directory, kind_of.index, report)
     else:
         expected = dict.fromkeys(_unindexed(names, kind_of, report))
-    headers: dict[str, Header] = {}
+    totals = _Totals()
     for shard in sorted(expected):
-        header = read_header(directory / shard)
-        if isinstance(header, Header):
-            headers[shard] = header
-            _compare(shard, header, expected[shard], kind_of.index, report)
-        else:
+        header = read_header(directory / shard) if shard in names else Problem(*_MISSING)
+        if isinstance(header, Problem):
             report.add(header, file=shard)
-    _refuse_twice(headers, report)
-    return _facts(headers.values()) if headers else {}
+            continue
+        _compare(shard, header, expected.pop(shard), kind_of.index, report)
+        if totals.tensors + len(header.tensors) > _MAX_TENSORS:
+            what = f"more than {_MAX_TENSORS:,} tensors, the rest not read"
+            report.add(Problem("checkpoint.too_many_tensors", what), file=shard)
+            break
+        totals.add(header)
+    totals.report(report)
+    return totals.facts() if totals.shards else {}
+
+
+class _Totals:
+    """What is known of all weight files together; headers are not kept, a large model has many."""
+
+    def __init__(self) -> None:
+        self._names: set[int] = set()
+        self._dtypes: Counter[str] = Counter()
+        self._twice: list[str] = []
+        self.shards = self.tensors = self._bytes = 0
+
+    def add(self, header: Header) -> None:
+        self.shards += 1
+        self.tensors += len(header.tensors)
+        self._bytes += header.bytes
+        for name, tensor in header.tensors.items():
+            self._dtypes[tensor.dtype] += tensor.elements
+            if hash(name) in self._names:
+                self._twice.append(shown(name))
+            self._names.add(hash(name))
+
+    def report(self, report: Report) -> None:
+        if self._twice:
+            what = f"{len(self._twice)} tensors are in several files, {min(self._twice)} among them"
+            report.add(Problem("checkpoint.tensor_twice", what))
+        if self.shards and not self.tensors:
+            report.add(Problem("checkpoint.no_weights", "weight files without a tensor"))
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "parameters": self._dtypes.total(),
+            "dtypes": dict(sorted(self._dtypes.most_common(_DTYPES))),
+            "shards": self.shards,
+            "tensors": self.tensors,
+            "weight_bytes": self._bytes,
+        }
 
 
 def _indexed(directory: Path, index: str, report: Report) -> dict[str, set[str] | None]:
@@ -72,7 +114,7 @@ def _indexed(directory: Path, index: str, report: Report) -> dict[str, set[str] 
         return {}
     shards: dict[str, set[str] | None] = {}
     for tensor, shard in weight_map.items():
-        if not _is_plain_name(shard):
+        if not is_plain_name(shard):
             what = f"{shown(tensor)} is placed in {shown(shard)}, which is no file name of this directory"
             report.add(Problem("checkpoint.foreign_shard", what), file=index)
             continue
@@ -82,7 +124,8 @@ def _indexed(directory: Path, index: str, report: Report) -> dict[str, set[str] 
     return shards
 
 
-def _is_plain_name(shard: object) -> bool:
+def is_plain_name(shard: object) -> bool:
+    """Whether it is the name of a file in a directory, and not a path to anywhere else."""
     if not isinstance(shard, str) or not shard or shard in (".", ".."):
         return False
     return shard.isprintable() and "/" not in shard and "\\" not in shard
@@ -130,46 +173,9 @@ def _compare(shard: str, header: Header, expected: set[str] | None, index: str, 
         report.add(Problem("checkpoint.index_disagrees", what), file=shard)
 
 
-def _refuse_twice(headers: Mapping[str, Header], report: Report) -> None:
-    counts = Counter(name for header in headers.values() for name in header.tensors)
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
-        what = f"{len(twice)} tensors are in several files, {shown(min(twice))} among them"
-        report.add(Problem("checkpoint.tensor_twice", what))
-    if not counts and headers:
-        report.add(Problem("checkpoint.no_weights", "weight files without a tensor"))
-
-
-def _facts(headers: Iterable[Header]) -> dict[str, Any]:
-    headers = list(headers)
-    dtypes: Counter[str] = Counter()
-    for header in headers:
-        for tensor in header.tensors.values():
-            dtypes[tensor.dtype] += tensor.elements
-    return {
-        "parameters": dtypes.total(),
-        "dtypes": dict(sorted(dtypes.items())),
-        "shards": len(headers),
-        "tensors": sum(len(header.tensors) for header in headers),
-        "weight_bytes": sum(header.bytes for header in headers),
-    }
-
-
-def directory_names(path: Path, report: Report) -> frozenset[str] | None:
-    """The names in a directory; None, with the reason reported, when it is none or cannot be listed."""
-    try:
-        return frozenset(entry.name for entry in path.iterdir())
-    except NotADirectoryError:
-        report.add(Problem("artifact.not_a_directory", "a file stands where a directory should be"))
-    except OSError as exc:
-        what = f"cannot be listed: {(exc.strerror or str(exc)).lower()}"
-        report.add(Problem("artifact.unreadable", what))
-    return None
-
-
 def expect(value: Any, wanted: type, where: str, report: Report, file: str) -> Any:
-    """`value` if it is of the type `wanted`; else None, reported unless it is null."""
-    if isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
+    """`value` if it is of the type `wanted`, a whole number of 64 bits; else None, reported unless null."""
+    if isinstance(value, wanted) and (wanted is not int or (type(value) is int and abs(value) < 1 << 63)):
         return value
     if value is not None:
         words = {str: "a string", list: "a list", int: "a whole number", dict: "an object"}[wanted]

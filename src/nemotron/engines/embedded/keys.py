@@ -204,12 +204,16 @@ TABLE: tuple[KeyRule, ...] = (
         "checkpointing.checkpoint_must_save_by", "no_effect", "a stop signal makes the trainer save at once"
     ),
     KeyRule("checkpointing.**", "no_effect", "checkpoints are safetensors, written whole"),
+    KeyRule("logger.wandb_enabled", "honoured"),
+    *(KeyRule(f"logger.wandb.{key}", "honoured") for key in ("project", "name", "entity", "group", "tags")),
+    KeyRule("logger.wandb.**", "no_effect", "the run's directory and id say the rest"),
     KeyRule("logger.**", "no_effect", _FILES),
     KeyRule("cluster.**", "no_effect", "one process on this machine"),
     KeyRule("embedded.device", "honoured"),
     KeyRule("embedded.threads", "honoured"),
     KeyRule("embedded.monitor", "honoured"),
     KeyRule("embedded.compare_prompts", "honoured"),
+    KeyRule("embedded.reference_model", "honoured"),
     KeyRule("embedded.judge.batch_size", "honoured"),
     KeyRule("embedded.judge.max_fallback_rate", "honoured"),
 )

@@ -51,18 +51,23 @@ def run_bradley_terry(run: Run) -> None:
 
 
 def run_dpo(run: Run) -> None:
-    """Direct preference optimization (Rafailov et al., 2023) against the model the run starts from."""
+    """Direct preference optimization (Rafailov et al., 2023).
+
+    The reference is `embedded.reference_model`, or the model the run starts from.
+    """
     config = run.config
     tokenizer = load_tokenizer(config)
     train_rows = _pairs(run, tokenizer, "train")
     val_rows = _pairs(run, tokenizer, "validation") if data_path(config, "validation") else None
     batches = supervised_batches(config, "dpo", len(train_rows))
     model = load_causal(config, str(lookup(config, "policy.model_name")), "policy.model_name")
+    reference = lookup(config, "embedded.reference_model")
     sft_weight = float(lookup(config, "dpo.sft_loss_weight", 0.0))
     weights = {"sigmoid": float(lookup(config, "dpo.preference_loss_weight", 1.0)), "sft": sft_weight}
     losses = {name: weight for name, weight in weights.items() if weight}
     trainer = _DPOTrainer(
         model=model,
+        ref_model=load_causal(config, str(reference), "embedded.reference_model") if reference else None,
         args=DPOConfig(
             **_settings(run, batches, "dpo", val_rows),
             beta=float(lookup(config, "dpo.reference_policy_kl_penalty", 0.1)),

@@ -1,0 +1,1 @@
+"""The index over a store's records: a SQLite file on local disk that can be rebuilt at any time."""

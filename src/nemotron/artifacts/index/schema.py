@@ -1,0 +1,297 @@
+"""The tables of the index, and the rows that each record becomes.
+
+Every row is written so that neither the order in which records come nor their coming twice changes what the
+index holds: an index that grew with the records equals one that is rebuilt from them.
+
+    artifact   one content: its digest, `record:ID` while that is pending, `ref:REFERENCE` if only named
+    location   one artifact record: where that content was left, and by which run
+    run        one run, or (`elsewhere:RECORD`) the making of an artifact that tells of it itself
+    input      what a run took
+    event      what was said of artifacts: versions, aliases, taint, digests computed later
+    day, file  what was read already
+    problem    record files that could not be read
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nemotron.artifacts.records import (
+    PENDING,
+    PHASES,
+    ArtifactRecord,
+    AttemptRecord,
+    EventRecord,
+    Record,
+)
+
+VERSION = 1
+ELSEWHERE = "elsewhere:"
+
+TABLES = """
+CREATE TABLE artifact (id INTEGER PRIMARY KEY, ident TEXT NOT NULL UNIQUE, type TEXT);
+CREATE TABLE location (
+    record TEXT PRIMARY KEY, artifact INTEGER NOT NULL, path TEXT, type TEXT, at TEXT, bytes INTEGER,
+    run INTEGER, port TEXT, step INTEGER, fingerprint TEXT, facts TEXT
+) WITHOUT ROWID;
+CREATE TABLE run (
+    id INTEGER PRIMARY KEY, run_id TEXT NOT NULL UNIQUE, rank INTEGER NOT NULL DEFAULT -1, step TEXT,
+    engine TEXT, recipe TEXT, directory TEXT, started TEXT, ended TEXT, exit_code INTEGER, reason TEXT,
+    user TEXT, host TEXT, metrics TEXT
+);
+CREATE TABLE input (
+    run INTEGER, port TEXT, artifact INTEGER NOT NULL, reference TEXT, PRIMARY KEY (run, port, artifact)
+) WITHOUT ROWID;
+CREATE TABLE event (
+    id TEXT PRIMARY KEY, event TEXT, at TEXT, subject TEXT, name TEXT, version INTEGER, alias TEXT,
+    digest TEXT, reason TEXT, user TEXT, waived TEXT
+) WITHOUT ROWID;
+CREATE TABLE day (name TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE file (day TEXT, name TEXT, PRIMARY KEY (day, name)) WITHOUT ROWID;
+CREATE TABLE problem (file TEXT PRIMARY KEY, message TEXT) WITHOUT ROWID;"""
+INDEXES = """
+CREATE INDEX location_of_artifact ON location (artifact);
+CREATE INDEX location_of_run ON location (run) WHERE run IS NOT NULL;
+CREATE INDEX location_at_path ON location (path);
+CREATE INDEX run_of_recipe ON run (recipe) WHERE recipe IS NOT NULL;
+CREATE INDEX input_artifact ON input (artifact, run);
+CREATE INDEX event_of_subject ON event (subject);
+CREATE INDEX event_of_name ON event (name) WHERE name IS NOT NULL;
+"""
+
+_PUT_RUN = """
+INSERT INTO run
+    (run_id, rank, step, engine, recipe, directory, started, ended, exit_code, reason, user, host, metrics)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (run_id) DO UPDATE SET
+    started = min(coalesce(started, excluded.started), coalesce(excluded.started, started)),
+    step = CASE WHEN excluded.rank > rank THEN excluded.step ELSE step END,
+    engine = CASE WHEN excluded.rank > rank THEN excluded.engine ELSE engine END,
+    recipe = CASE WHEN excluded.rank > rank THEN excluded.recipe ELSE recipe END,
+    directory = CASE WHEN excluded.rank > rank THEN excluded.directory ELSE directory END,
+    ended = CASE WHEN excluded.rank > rank THEN excluded.ended ELSE ended END,
+    exit_code = CASE WHEN excluded.rank > rank THEN excluded.exit_code ELSE exit_code END,
+    reason = CASE WHEN excluded.rank > rank THEN excluded.reason ELSE reason END,
+    user = CASE WHEN excluded.rank > rank THEN excluded.user ELSE user END,
+    host = CASE WHEN excluded.rank > rank THEN excluded.host ELSE host END,
+    metrics = CASE WHEN excluded.rank > rank THEN excluded.metrics ELSE metrics END,
+    rank = max(rank, excluded.rank)
+RETURNING id
+"""
+_PUT_RUN_ID = "INSERT INTO run (run_id) VALUES (?) ON CONFLICT DO UPDATE SET run_id = run_id RETURNING id"
+_PUT_ARTIFACT = """
+INSERT INTO artifact (ident, type) VALUES (?, ?)
+ON CONFLICT (ident) DO UPDATE SET type = min(coalesce(type, excluded.type), coalesce(excluded.type, type))
+RETURNING id, type
+"""
+_DROP_UNUSED = """
+DELETE FROM artifact WHERE ident = ?
+AND NOT EXISTS (SELECT 1 FROM location WHERE artifact = artifact.id)
+AND NOT EXISTS (SELECT 1 FROM input WHERE artifact = artifact.id)
+"""
+_PUT_LOCATION = "INSERT OR IGNORE INTO location VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT_INPUT = "INSERT OR IGNORE INTO input VALUES (?, ?, ?, ?)"
+_PUT_EVENT = "INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+def ident_of(record: ArtifactRecord) -> str:
+    """What an artifact is known by: its digest, or its record while that is pending."""
+    return f"record:{record.id}" if record.digest == PENDING else record.digest
+
+
+class Writer:
+    """Turns records into rows, within a transaction of the caller's."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        # One transaction's memory: most of a bulk load asks for the same runs and artifacts again.
+        self._artifacts: dict[str, tuple[int, str | None]] = {}
+        self._runs: dict[str, int] = {}
+        self._inputs: list[tuple[object, ...]] = []
+        self._locations: list[tuple[object, ...]] = []
+
+    def put(self, records: Sequence[Record]) -> None:
+        """Write the rows of records."""
+        events = [r for r in records if isinstance(r, EventRecord)]
+        # First, for records that come in the same moment as the digest they wait for.
+        self._database.executemany(_PUT_EVENT, [_event_row(e) for e in events])
+        for record in records:
+            if isinstance(record, AttemptRecord):
+                self._attempt(record)
+            elif isinstance(record, ArtifactRecord):
+                self._artifact_record(record)
+        self._database.executemany(_PUT_INPUT, self._inputs)
+        self._database.executemany(_PUT_LOCATION, self._locations)
+        self._inputs.clear()
+        self._locations.clear()
+        pending = [r.id for r in records if isinstance(r, ArtifactRecord) and r.digest == PENDING]
+        for record_id in dict.fromkeys([*pending, *(e.subject for e in events if e.event == "digest")]):
+            self._digest_came(record_id)
+
+    def _attempt(self, record: AttemptRecord) -> None:
+        ended = record.phase == "ended"
+        rank = record.attempt * len(PHASES) + PHASES.index(record.phase)
+        run = self._put_run(
+            (
+                record.run_id,
+                rank,
+                record.step,
+                record.engine,
+                record.recipe_digest,
+                record.directory,
+                # An end alone tells nothing of the beginning.
+                None if ended else record.at,
+                record.at if ended else None,
+                record.exit_code,
+                record.reason,
+                record.user,
+                record.host,
+                _json(record.metrics),
+            )
+        )
+        for port, given in (record.inputs or {}).items():
+            ident = _input_ident(given)
+            if ident is not None:
+                artifact = self._artifact(ident, _text(given.get("type")))
+                self._inputs.append((run, port, artifact, _text(given.get("reference"))))
+
+    def _artifact_record(self, record: ArtifactRecord) -> None:
+        if record.digest == PENDING and self._is_there(record.id):
+            return  # its digest may have come since
+        ident = ident_of(record)
+        if record.digest == PENDING:
+            later = self._database.execute(
+                "SELECT digest FROM event WHERE subject = ? AND event = 'digest' ORDER BY at, id",
+                (record.id,),
+            ).fetchone()
+            ident = later[0] if later and later[0] else ident
+        made_by = record.made_by or {}
+        run_id = made_by.get("run_id")
+        run = self._run(run_id) if isinstance(run_id, str) else None
+        if run is None and record.history:
+            run = self._made_elsewhere(record, record.history)
+        self._locations.append(
+            (
+                record.id,
+                self._artifact(ident, record.type),
+                record.path,
+                record.type,
+                record.at,
+                record.bytes,
+                run,
+                _text(made_by.get("port")),
+                made_by.get("step_of_training"),
+                record.fingerprint,
+                _json(record.facts),
+            )
+        )
+
+    def _made_elsewhere(self, record: ArtifactRecord, history: Mapping[str, Any]) -> int | None:
+        """A run of its own for the making that an artifact tells of."""
+        parents = history.get("parents")
+        if not isinstance(parents, list) or not parents:
+            return None
+        run_id = ELSEWHERE + record.id
+        tool = _text(history.get("tool")) or "elsewhere"
+        values = (
+            run_id,
+            0,
+            tool,
+            None,
+            None,
+            None,
+            None,
+            _text(history.get("at")),
+            None,
+            None,
+            None,
+            None,
+            None,
+        )
+        run = self._put_run(values)
+        for parent in parents:
+            if isinstance(parent, Mapping):
+                reference = _text(parent.get("reference")) or "?"
+                ident = _text(parent.get("digest")) or f"ref:{reference}"
+                role = _text(parent.get("role")) or "parent"
+                self._inputs.append((run, role, self._artifact(ident, None), reference))
+        return run
+
+    def _is_there(self, record_id: str) -> bool:
+        found = self._database.execute("SELECT 1 FROM location WHERE record = ?", (record_id,))
+        return found.fetchone() is not None
+
+    def _digest_of(self, record_id: str) -> str | None:
+        """The digest that was computed for a pending record; the earliest counts, in any order of reading."""
+        row = self._database.execute(
+            "SELECT digest FROM event WHERE subject = ? AND event = 'digest' AND digest IS NOT NULL "
+            "ORDER BY at, id LIMIT 1",
+            (record_id,),
+        ).fetchone()
+        return row[0] if row else None
+
+    def _digest_came(self, record_id: str) -> None:
+        row = self._database.execute(
+            "SELECT location.type, ident FROM location JOIN artifact ON id = artifact WHERE record = ?",
+            (record_id,),
+        ).fetchone()
+        digest = self._digest_of(record_id)
+        if row is None or digest is None:
+            return
+        self._database.execute(
+            "UPDATE location SET artifact = ? WHERE record = ?", (self._artifact(digest, row[0]), record_id)
+        )
+        if row[1] != digest and self._database.execute(_DROP_UNUSED, (row[1],)).rowcount:
+            self._artifacts.pop(row[1], None)
+
+    def _artifact(self, ident: str, type_: str | None) -> int:
+        known = self._artifacts.get(ident)
+        if known is None or (type_ is not None and (known[1] is None or type_ < known[1])):
+            row = self._database.execute(_PUT_ARTIFACT, (ident, type_)).fetchone()
+            known = self._artifacts[ident] = (row[0], row[1])
+        return known[0]
+
+    def _put_run(self, values: tuple[object, ...]) -> int:
+        run: int = self._database.execute(_PUT_RUN, values).fetchone()[0]
+        self._runs[str(values[0])] = run
+        return run
+
+    def _run(self, run_id: str) -> int:
+        if run_id not in self._runs:
+            self._runs[run_id] = self._database.execute(_PUT_RUN_ID, (run_id,)).fetchone()[0]
+        return self._runs[run_id]
+
+
+def _event_row(record: EventRecord) -> tuple[object, ...]:
+    return (
+        record.id,
+        record.event,
+        record.at,
+        record.subject,
+        record.name,
+        record.version,
+        record.alias,
+        record.digest,
+        record.reason,
+        record.user,
+        _json(record.waived),
+    )
+
+
+def _input_ident(given: Mapping[str, Any]) -> str | None:
+    digest = given.get("digest")
+    if isinstance(digest, str) and digest and digest != PENDING:
+        return digest
+    name = given.get("reference") or given.get("path")
+    return f"ref:{name}" if isinstance(name, str) else None
+
+
+def _json(value: Mapping[str, Any] | None) -> str | None:
+    return None if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
