@@ -38,8 +38,9 @@ _WIDE_ESCAPE = re.compile(rb"\\u(?!00[0-7])")
 
 @dataclass(frozen=True)
 class TokenizerJson:
-    """digest: SHA-256 over the canonical JSON without the settings of the last use, and with merges in one
-    notation: the same digest turns every text into the same ids. size: one more than the highest token id.
+    """digest: SHA-256 over the canonical JSON without the settings of the last use, without options of the
+    model that are null or false, and with merges in one notation: the same digest turns every text into the
+    same ids. size: one more than the highest token id.
     """
 
     digest: str
@@ -104,6 +105,10 @@ class _Walk:
             return Problem("checkpoint.broken_tokenizer", "tokenizer.json has no model")
         for key in _TRANSIENT:
             top.pop(key, None)
+        model = top["model"]
+        assert isinstance(model, dict), model
+        # Options that a later library added and writes as unset: without them the file means the same.
+        top["model"] = {key: value for key, value in model.items() if value not in (b"null", b"false")}
         hasher = hashlib.sha256()
         self._feed(hasher.update, top)
         return TokenizerJson(f"sha256:{hasher.hexdigest()}", self._highest + 1)
@@ -118,7 +123,7 @@ class _Walk:
             for token in value:
                 if isinstance(token, dict):
                     self._saw(token.get("id"))
-        return self._bytes(value), end
+        return self._bytes(_without_new_defaults(value)), end
 
     def _model_member(self, key: str, at: int) -> tuple[bytes, int]:
         opening = self._text[at : at + 1]
@@ -244,6 +249,14 @@ class _Walk:
                 self._feed(update, value)
             mark = b","
         update(b"}" if members else b"{}")
+
+
+def _without_new_defaults(value: Any) -> Any:
+    """A part of the pipeline without what later libraries write although it is the default: `use_regex`."""
+    if isinstance(value, dict):
+        kept = {k: v for k, v in value.items() if not (k == "use_regex" and v is True)}
+        return {k: _without_new_defaults(v) for k, v in kept.items()}
+    return [_without_new_defaults(v) for v in value] if isinstance(value, list) else value
 
 
 def _split(merge: Any) -> Any:
