@@ -36,6 +36,7 @@ _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,180}")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 _LIMIT = 64 << 20
+_USUAL = 64 << 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,13 +254,17 @@ def read_record(file: str | Path) -> Record | Finding:
         # Not blocking: what stands in a record's place may be a pipe.
         handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > _LIMIT:
-                return _finding("damaged", file, "not a record file")
-            text = os.read(handle, status.st_size + 1)
+            text = os.read(handle, _USUAL)
+            if len(text) == _USUAL:
+                if not stat.S_ISREG(os.fstat(handle).st_mode) or os.fstat(handle).st_size > _LIMIT:
+                    return _finding("damaged", file, "not a record file")
+                while more := os.read(handle, _LIMIT):
+                    text += more
         finally:
             os.close(handle)
         data = json.loads(text.decode("utf-8"))
+    except IsADirectoryError:
+        return _finding("damaged", file, "not a record file")
     except OSError as exc:
         return _finding("unreadable", file, f"cannot be read: {(exc.strerror or str(exc)).lower()}")
     except (ValueError, RecursionError) as exc:

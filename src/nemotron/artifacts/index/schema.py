@@ -29,6 +29,10 @@ from nemotron.artifacts.records import (
 )
 
 VERSION = 1
+# Made once: `json.dumps` with options makes an encoder for every call.
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+# SQLite takes 32766 values in one statement; far fewer are as fast.
+_CHUNK = 500
 ELSEWHERE = "elsewhere:"
 
 TABLES = """
@@ -79,20 +83,23 @@ ON CONFLICT (run_id) DO UPDATE SET
     host = CASE WHEN excluded.rank > rank THEN excluded.host ELSE host END,
     metrics = CASE WHEN excluded.rank > rank THEN excluded.metrics ELSE metrics END,
     rank = max(rank, excluded.rank)
-RETURNING id
 """
-_PUT_RUN_ID = "INSERT INTO run (run_id) VALUES (?) ON CONFLICT DO UPDATE SET run_id = run_id RETURNING id"
+_PUT_RUN_ID = "INSERT OR IGNORE INTO run (run_id) VALUES (?)"
 _PUT_ARTIFACT = """
 INSERT INTO artifact (ident, type) VALUES (?, ?)
 ON CONFLICT (ident) DO UPDATE SET type = min(coalesce(type, excluded.type), coalesce(excluded.type, type))
-RETURNING id, type
 """
 _DROP_UNUSED = """
 DELETE FROM artifact WHERE ident = ?
 AND NOT EXISTS (SELECT 1 FROM location WHERE artifact = artifact.id)
 AND NOT EXISTS (SELECT 1 FROM input WHERE artifact = artifact.id)
 """
-_PUT_LOCATION = "INSERT OR IGNORE INTO location VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_MOVE_LOCATION = "UPDATE location SET artifact = (SELECT id FROM artifact WHERE ident = ?) WHERE record = ?"
+_PUT_LOCATION = """
+INSERT OR IGNORE INTO location
+    (artifact, run, path, type, at, bytes, port, step, fingerprint, facts, record)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
 _PUT_INPUT = "INSERT OR IGNORE INTO input VALUES (?, ?, ?, ?)"
 _PUT_EVENT = "INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
@@ -103,41 +110,44 @@ def ident_of(record: ArtifactRecord) -> str:
 
 
 class Writer:
-    """Turns records into rows, within a transaction of the caller's."""
+    """Turns records into rows, within a transaction of the caller's.
+
+    Rows are gathered under their names, and numbered at the end: the numbers of many names are looked up at
+    once.
+    """
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
-        # One transaction's memory: most of a bulk load asks for the same runs and artifacts again.
-        self._artifacts: dict[str, tuple[int, str | None]] = {}
-        self._runs: dict[str, int] = {}
-        self._inputs: list[tuple[object, ...]] = []
-        self._locations: list[tuple[object, ...]] = []
+        self._types: dict[str, str | None] = {}  # of artifacts, by ident
+        self._run_ids: dict[str, None] = {}
+        self._runs: list[tuple[object, ...]] = []
+        self._inputs: list[tuple[str, str, str, str | None]] = []
+        self._locations: list[tuple[str, str | None, tuple[object, ...]]] = []
 
     def put(self, records: Sequence[Record]) -> None:
         """Write the rows of records."""
-        events = [r for r in records if isinstance(r, EventRecord)]
-        # First, for records that come in the same moment as the digest they wait for.
-        self._database.executemany(_PUT_EVENT, [_event_row(e) for e in events])
+        events = []
+        pending = []
         for record in records:
             if isinstance(record, AttemptRecord):
                 self._attempt(record)
-            elif isinstance(record, ArtifactRecord):
+            elif isinstance(record, EventRecord):
+                events.append(record)
+            elif record.digest != PENDING or not self._is_there(record.id):
                 self._artifact_record(record)
-        self._database.executemany(_PUT_INPUT, self._inputs)
-        self._database.executemany(_PUT_LOCATION, self._locations)
-        self._inputs.clear()
-        self._locations.clear()
-        pending = [r.id for r in records if isinstance(r, ArtifactRecord) and r.digest == PENDING]
+                if record.digest == PENDING:
+                    pending.append(record.id)
+        self._flush()
+        self._database.executemany(_PUT_EVENT, [_event_row(e) for e in events])
         for record_id in dict.fromkeys([*pending, *(e.subject for e in events if e.event == "digest")]):
             self._digest_came(record_id)
 
     def _attempt(self, record: AttemptRecord) -> None:
         ended = record.phase == "ended"
-        rank = record.attempt * len(PHASES) + PHASES.index(record.phase)
-        run = self._put_run(
+        self._runs.append(
             (
                 record.run_id,
-                rank,
+                record.attempt * len(PHASES) + PHASES.index(record.phase),
                 record.step,
                 record.engine,
                 record.recipe_digest,
@@ -155,70 +165,77 @@ class Writer:
         for port, given in (record.inputs or {}).items():
             ident = _input_ident(given)
             if ident is not None:
-                artifact = self._artifact(ident, _text(given.get("type")))
-                self._inputs.append((run, port, artifact, _text(given.get("reference"))))
+                self._saw(ident, _text(given.get("type")))
+                self._inputs.append((record.run_id, port, ident, _text(given.get("reference"))))
 
     def _artifact_record(self, record: ArtifactRecord) -> None:
-        if record.digest == PENDING and self._is_there(record.id):
-            return  # its digest may have come since
         ident = ident_of(record)
-        if record.digest == PENDING:
-            later = self._database.execute(
-                "SELECT digest FROM event WHERE subject = ? AND event = 'digest' ORDER BY at, id",
-                (record.id,),
-            ).fetchone()
-            ident = later[0] if later and later[0] else ident
         made_by = record.made_by or {}
-        run_id = made_by.get("run_id")
-        run = self._run(run_id) if isinstance(run_id, str) else None
-        if run is None and record.history:
-            run = self._made_elsewhere(record, record.history)
-        self._locations.append(
-            (
-                record.id,
-                self._artifact(ident, record.type),
-                record.path,
-                record.type,
-                record.at,
-                record.bytes,
-                run,
-                _text(made_by.get("port")),
-                made_by.get("step_of_training"),
-                record.fingerprint,
-                _json(record.facts),
-            )
+        run_id = _text(made_by.get("run_id"))
+        if run_id is not None:
+            self._run_ids[run_id] = None
+        elif record.history:
+            run_id = self._made_elsewhere(record, record.history)
+        self._saw(ident, record.type)
+        row = (
+            record.path,
+            record.type,
+            record.at,
+            record.bytes,
+            _text(made_by.get("port")),
+            made_by.get("step_of_training"),
+            record.fingerprint,
+            _json(record.facts),
+            record.id,
         )
+        self._locations.append((ident, run_id, row))
 
-    def _made_elsewhere(self, record: ArtifactRecord, history: Mapping[str, Any]) -> int | None:
+    def _made_elsewhere(self, record: ArtifactRecord, history: Mapping[str, Any]) -> str | None:
         """A run of its own for the making that an artifact tells of."""
         parents = history.get("parents")
         if not isinstance(parents, list) or not parents:
             return None
         run_id = ELSEWHERE + record.id
         tool = _text(history.get("tool")) or "elsewhere"
-        values = (
-            run_id,
-            0,
-            tool,
-            None,
-            None,
-            None,
-            None,
-            _text(history.get("at")),
-            None,
-            None,
-            None,
-            None,
-            None,
-        )
-        run = self._put_run(values)
+        unknown = (None,) * 5
+        self._runs.append((run_id, 0, tool, None, None, None, _text(history.get("at")), None, *unknown))
         for parent in parents:
             if isinstance(parent, Mapping):
                 reference = _text(parent.get("reference")) or "?"
                 ident = _text(parent.get("digest")) or f"ref:{reference}"
-                role = _text(parent.get("role")) or "parent"
-                self._inputs.append((run, role, self._artifact(ident, None), reference))
-        return run
+                self._saw(ident, None)
+                self._inputs.append((run_id, _text(parent.get("role")) or "parent", ident, reference))
+        return run_id
+
+    def _saw(self, ident: str, type_: str | None) -> None:
+        known = self._types.get(ident)
+        if known is None or (type_ is not None and type_ < known):
+            self._types[ident] = type_
+
+    def _flush(self) -> None:
+        """Write what was gathered."""
+        self._database.executemany(_PUT_ARTIFACT, self._types.items())
+        self._database.executemany(_PUT_RUN, self._runs)
+        self._database.executemany(_PUT_RUN_ID, [(run_id,) for run_id in self._run_ids])
+        artifacts = self._numbers("SELECT ident, id FROM artifact WHERE ident IN (MARKS)", list(self._types))
+        names = dict.fromkeys([*self._run_ids, *(str(row[0]) for row in self._runs)])
+        runs = self._numbers("SELECT run_id, id FROM run WHERE run_id IN (MARKS)", list(names))
+        self._database.executemany(
+            _PUT_INPUT, [(runs[run], port, artifacts[ident], ref) for run, port, ident, ref in self._inputs]
+        )
+        self._database.executemany(
+            _PUT_LOCATION,
+            [(artifacts[ident], runs.get(run or ""), *row) for ident, run, row in self._locations],
+        )
+        for gathered in (self._types, self._run_ids, self._runs, self._inputs, self._locations):
+            gathered.clear()
+
+    def _numbers(self, query: str, names: list[str]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for start in range(0, len(names), _CHUNK):
+            chunk = names[start : start + _CHUNK]
+            found |= dict(self._database.execute(query.replace("MARKS", ", ".join("?" * len(chunk))), chunk))
+        return found
 
     def _is_there(self, record_id: str) -> bool:
         found = self._database.execute("SELECT 1 FROM location WHERE record = ?", (record_id,))
@@ -241,28 +258,10 @@ class Writer:
         digest = self._digest_of(record_id)
         if row is None or digest is None:
             return
-        self._database.execute(
-            "UPDATE location SET artifact = ? WHERE record = ?", (self._artifact(digest, row[0]), record_id)
-        )
-        if row[1] != digest and self._database.execute(_DROP_UNUSED, (row[1],)).rowcount:
-            self._artifacts.pop(row[1], None)
-
-    def _artifact(self, ident: str, type_: str | None) -> int:
-        known = self._artifacts.get(ident)
-        if known is None or (type_ is not None and (known[1] is None or type_ < known[1])):
-            row = self._database.execute(_PUT_ARTIFACT, (ident, type_)).fetchone()
-            known = self._artifacts[ident] = (row[0], row[1])
-        return known[0]
-
-    def _put_run(self, values: tuple[object, ...]) -> int:
-        run: int = self._database.execute(_PUT_RUN, values).fetchone()[0]
-        self._runs[str(values[0])] = run
-        return run
-
-    def _run(self, run_id: str) -> int:
-        if run_id not in self._runs:
-            self._runs[run_id] = self._database.execute(_PUT_RUN_ID, (run_id,)).fetchone()[0]
-        return self._runs[run_id]
+        self._database.execute(_PUT_ARTIFACT, (digest, row[0]))
+        self._database.execute(_MOVE_LOCATION, (digest, record_id))
+        if row[1] != digest:
+            self._database.execute(_DROP_UNUSED, (row[1],))
 
 
 def _event_row(record: EventRecord) -> tuple[object, ...]:
@@ -290,7 +289,7 @@ def _input_ident(given: Mapping[str, Any]) -> str | None:
 
 
 def _json(value: Mapping[str, Any] | None) -> str | None:
-    return None if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return None if value is None else _ENCODE(value)
 
 
 def _text(value: object) -> str | None:
