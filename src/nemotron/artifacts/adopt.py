@@ -14,7 +14,7 @@ from nemotron.artifacts.digest import AUTO, digest_path
 from nemotron.artifacts.digest_cache import DigestCache
 from nemotron.artifacts.history import read_history
 from nemotron.artifacts.index.queries import Index
-from nemotron.artifacts.naming import user_name
+from nemotron.artifacts.naming import note_digest, user_name
 from nemotron.artifacts.records import ArtifactRecord, stat_fingerprint, timestamp, write_record
 from nemotron.artifacts.store import Store
 from nemotron.errors import CheckFailed, NotFound
@@ -72,6 +72,7 @@ def add_artifact(
     before = next((p for p in index.locations(digest.value) if p.path == str(path) and p.type == type_), None)
     if before is not None:
         return Added(before.record, digest.value, type_, str(path), True, findings, None)
+    note_digest(store, index, path, digest.value)
     made_by = _made_here(store, path)
     told = None if made_by else read_history(path, type_)
     history = told.as_dict() if told is not None else None

@@ -9,9 +9,11 @@ import re
 import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 from nemotron.artifacts.atomic import os_error
 from nemotron.artifacts.index.queries import LATEST, Index
+from nemotron.artifacts.index.schema import PENDING_IDENT
 from nemotron.artifacts.paths import printable
 from nemotron.artifacts.records import Event, EventRecord, timestamp, write_record
 from nemotron.artifacts.store import Store
@@ -95,6 +97,13 @@ def lift_taint(store: Store, index: Index, ident: str, reason: str | None) -> No
     _say(store, "untaint", ident, reason=reason)
 
 
+def note_digest(store: Store, index: Index, path: Path, digest: str) -> None:
+    """Record the content of a checkpoint that was left unread until now, if one lies at `path`."""
+    for ident in index.idents_at(str(path)):
+        if ident.startswith(PENDING_IDENT):
+            _say(store, "digest", ident.removeprefix(PENDING_IDENT), digest=digest)
+
+
 def taint_findings(index: Index, named: Mapping[str, str]) -> list[Finding]:
     """An error for each artifact that is tainted or descends from a tainted one.
 
@@ -156,6 +165,7 @@ def _say(
     name: str | None = None,
     version: int | None = None,
     alias: str | None = None,
+    digest: str | None = None,
     reason: str | None = None,
     waived: Mapping[str, str] | None = None,
 ) -> None:
@@ -168,6 +178,7 @@ def _say(
         name=name,
         version=version,
         alias=alias,
+        digest=digest,
         reason=reason,
         waived=waived or None,
         user=user_name(),

@@ -9,6 +9,7 @@ from typing import Literal
 
 from nemotron.artifacts.digest import digest_path, level_of
 from nemotron.artifacts.index.queries import Index, Location
+from nemotron.artifacts.index.schema import PENDING_IDENT
 from nemotron.artifacts.records import stat_fingerprint
 from nemotron.errors import NemotronError
 
@@ -59,7 +60,7 @@ def _verified(ident: str, place: Location, progress: Progress | None) -> Verifie
     path = Path(place.path)
     if not path.exists():
         return Verified(ident, place.path, "missing")
-    if ident.startswith("record:"):
+    if ident.startswith(PENDING_IDENT):
         return Verified(ident, place.path, place_state(place))
     try:
         digest = digest_path(path, level=level_of(ident), progress=progress).value

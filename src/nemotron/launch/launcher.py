@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from nemotron.artifacts.atomic import os_error
-from nemotron.artifacts.index.store_index import catch_up
+from nemotron.artifacts.index.store_index import catch_up, store_index
+from nemotron.artifacts.naming import note_digest
 from nemotron.artifacts.runs import LOCK_FILE, Run, is_locked
 from nemotron.artifacts.settle import settle
 from nemotron.artifacts.store import Store
@@ -190,7 +191,17 @@ class Launcher:
             return Run(self.store.runs_dir / plan.resumes)
         run = Run(self.store.new_run_dir(plan.recipe.step, datetime.now(UTC)))
         write_bundle(run.directory, plan, self.store)
+        self._note_checkpoints(plan)
         return run
+
+    def _note_checkpoints(self, plan: Plan) -> None:
+        """Record the content of checkpoints of earlier runs that this run is the first to read."""
+        runs = self.store.runs_dir
+        unread = [i for i in plan.inputs if not i.made_by and i.path and Path(i.path).is_relative_to(runs)]
+        if unread:
+            index = store_index(self.store, self.environ)
+            for each in unread:
+                note_digest(self.store, index, Path(str(each.path)), str(each.digest))
 
     def _ended(self, run: Run, code: int, launched: Launched) -> Launched:
         if code == EXIT_INTERRUPTED and run.state() == "interrupted":

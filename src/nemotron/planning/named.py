@@ -9,6 +9,7 @@ from typing import Any
 
 from nemotron.artifacts.find import named_version
 from nemotron.artifacts.index.queries import Index, Location
+from nemotron.artifacts.index.schema import PENDING_IDENT
 from nemotron.artifacts.index.store_index import store_index
 from nemotron.artifacts.naming import taint_findings
 from nemotron.artifacts.references import Reference, parse_reference
@@ -111,7 +112,7 @@ class NamedArtifacts:
         for ident in self._index.idents_at(str(path)):
             places = [p for p in self._index.locations(ident) if p.path == str(path)]
             large = bool(places) and (places[0].bytes or 0) >= _LARGE
-            if large and not ident.startswith("record:") and place_state(places[0]) == "intact":
+            if large and not ident.startswith(PENDING_IDENT) and place_state(places[0]) == "intact":
                 return ident
         return None
 

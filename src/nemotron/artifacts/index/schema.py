@@ -33,7 +33,7 @@ VERSION = 1
 _ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 # SQLite takes 32766 values in one statement; far fewer are as fast.
 _CHUNK = 500
-ELSEWHERE = "elsewhere:"
+ELSEWHERE, PENDING_IDENT = "elsewhere:", "record:"
 
 TABLES = """
 CREATE TABLE artifact (id INTEGER PRIMARY KEY, ident TEXT NOT NULL UNIQUE, type TEXT);
@@ -106,7 +106,7 @@ _PUT_EVENT = "INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
 
 def ident_of(record: ArtifactRecord) -> str:
     """What an artifact is known by: its digest, or its record while that is pending."""
-    return f"record:{record.id}" if record.digest == PENDING else record.digest
+    return f"{PENDING_IDENT}{record.id}" if record.digest == PENDING else record.digest
 
 
 class Writer:
