@@ -1,4 +1,4 @@
-"""Writes the parts of docs/ that the code knows best: commands, exit codes, types, config keys.
+"""Writes the parts of docs/ that the code knows best: commands, exit codes, types, keys.
 
     python tools/generate_docs.py            write them
     python tools/generate_docs.py --check    exit 1 and name the files that are out of date
@@ -22,6 +22,7 @@ from nemotron import errors
 from nemotron.catalog.discover import load_catalog
 from nemotron.cli import app
 from nemotron.engines.embedded.keys import TABLE
+from nemotron.profiles.keys import EXECUTORS, KEYS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -79,6 +80,31 @@ def embedded_keys() -> str:
     return table(("keys", "effect", "note"), [(_together(keys), effect, note) for keys, effect, note in rows])
 
 
+def executors() -> str:
+    """Where steps can run."""
+    rows = [
+        (f"`{each.name}`", each.meaning, "yes" if each.launchable else "profiles are read and checked only")
+        for each in EXECUTORS
+    ]
+    return table(("executor", "what it is", "launched on"), rows)
+
+
+def profile_keys() -> str:
+    """Every key of a profile, those of one executor together."""
+    sections: dict[tuple[str, ...], list[tuple[str, str, str, str]]] = {}
+    for key in KEYS:
+        notes = "Required. " if key.required and not key.instead else ""
+        notes = f"Required, or `{key.instead[0]}`. " if key.instead else notes
+        unread = f" Not read: {key.unread}." if key.unread else ""
+        row = (f"`{key.name}`", key.kind.name, f"{notes}{key.meaning}{unread}", f"`{key.example}`")
+        sections.setdefault(key.executors, []).append(row)
+    head = ("key", "value", "meaning", "example")
+    return "\n\n".join(
+        f"### {', '.join(names) or 'Every executor'}\n\n{table(head, rows)}"
+        for names, rows in sections.items()
+    )
+
+
 def _together(keys: Sequence[str]) -> str:
     """`a.{b, c}` for keys of one section, a line for each section."""
     sections: dict[str, list[str]] = {}
@@ -103,6 +129,8 @@ GENERATED: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("cli.md", "exit codes", exit_codes),
     ("artifacts.md", "types", artifact_types),
     ("embedded.md", "keys", embedded_keys),
+    ("profiles.md", "executors", executors),
+    ("profiles.md", "profile keys", profile_keys),
 )
 
 

@@ -426,13 +426,13 @@ def test_hostile_yaml_runs_nothing_and_is_told_as_findings(
     assert not (tmp_path / "pwned").exists()
 
 
-def test_tags_are_ignored_and_the_plain_data_beside_them_is_kept(tmp_path: Path) -> None:
+def test_a_file_with_tags_is_not_believed(tmp_path: Path) -> None:
     text = "policy: {model_name: a/b, odd: !!python/name:os.system ''}\nsft: {}\ncheckpointing: {}\n"
     step = tmp_path / "step_3"
     step.mkdir()
     (step / "config.yaml").write_text(text)
     history = told(step)
-    assert parents(history) == {("base", "hf://a/b")}
+    assert parents(history) == set()
     assert [f.id for f in history.findings] == ["history.tags"]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import multiprocessing
 import os
 import random
@@ -19,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemotron.artifacts.index.database import index_directory, on_network, open_index, transaction
+from nemotron.artifacts.index.graph import lineage_of
 from nemotron.artifacts.index.queries import Index
 from nemotron.artifacts.index.schema import INDEXES, TABLES, Writer
 from nemotron.artifacts.index.store_index import rebuild_index, store_index
@@ -32,6 +35,7 @@ from nemotron.artifacts.records import (
     write_record,
 )
 from nemotron.artifacts.store import Store
+from nemotron.errors import Conflict
 
 AT = "2026-05-{:02d}T10:00:00.000Z"
 
@@ -105,10 +109,10 @@ def told(database: sqlite3.Connection) -> list[tuple[object, ...]]:
     """All that an index holds, without the numbers that rows happened to get."""
     queries = (
         "SELECT ident, type FROM artifact",
-        "SELECT record, ident, path, location.type, at, bytes, run_id, port, location.step, facts "
+        "SELECT record, ident, path, location.type, at, bytes, run_id, port, facts "
         "FROM location JOIN artifact ON artifact.id = artifact LEFT JOIN run ON run.id = run",
         "SELECT run_id, rank, step, recipe, directory, started, ended, exit_code, reason, metrics FROM run",
-        "SELECT run_id, port, ident, reference FROM input JOIN run ON run.id = run "
+        "SELECT run_id, port, ident FROM input JOIN run ON run.id = run "
         "JOIN artifact ON artifact.id = artifact",
         "SELECT * FROM event",
         "SELECT file FROM problem",
@@ -153,7 +157,7 @@ def test_the_first_digest_of_a_pending_record_counts_and_nothing_pending_is_left
 def test_of_two_claims_to_a_version_the_earlier_counts() -> None:
     index = Index(filled(chain(), 100))
     assert [(v.version, v.subject) for v in index.versions("chats")] == [(1, digest_of(1)), (2, digest_of(2))]
-    assert index.aliases("chats") == {"best": 2}
+    assert index.aliases("chats") == {"best": digest_of(2)}
     assert index.labels(digest_of(2)) == ("chats:v2", "chats:best")
     assert index.labels(digest_of(3)) == ()
 
@@ -351,3 +355,151 @@ def test_several_processes_read_the_same_news(store: Store, environ: dict[str, s
 
 def _count(store: Store, environ: dict[str, str]) -> int:
     return len(told(store_index(store, environ).database))
+
+
+HOSTILE = (
+    {"bytes": 2**70},
+    {"made_by": {"run_id": ["x"], "port": 3, "step_of_training": [1]}},
+    {"path": "/x/\udcff.jsonl"},
+    {"type": "\ud800"},
+    {"facts": {"\udcff": "\udcff"}},
+    {"history": {"parents": [3, {"role": 1, "reference": "\udcff"}], "tool": 4}},
+)
+
+
+@pytest.mark.parametrize("odd", HOSTILE)
+def test_an_odd_record_hides_no_other(store: Store, environ: dict[str, str], odd: dict[str, object]) -> None:
+    path = write_record(store.records_dir, chain()[4])
+    strange = {"schema": 1, "kind": "artifact", "id": "odd", "type": "t", "path": "/x", "at": AT.format(1)}
+    strange |= {"digest": digest_of(9), **odd}
+    (path.parent / "artifact-odd.json").write_text(json.dumps(strange), encoding="utf-8")
+    attempt = {
+        "schema": 1,
+        "kind": "attempt",
+        "run_id": "r",
+        "attempt": 2**63,
+        "phase": "ended",
+        "at": AT.format(1),
+    }
+    (path.parent / "attempt-r-1.ended.json").write_text(json.dumps(attempt), encoding="utf-8")
+    attempt |= {"attempt": 1, "inputs": {"a": "x", "b": {"digest": 3}}}
+    (path.parent / "attempt-r-2.ended.json").write_text(json.dumps(attempt), encoding="utf-8")
+    said = {"schema": 1, "kind": "event", "id": "v", "event": "version", "at": AT.format(1), "name": "n"}
+    said |= {"subject": digest_of(1)}
+    (path.parent / "event-v.json").write_text(json.dumps(said), encoding="utf-8")
+    index = store_index(store, environ)
+    assert index.has(digest_of(1))
+    assert index.versions("n") == ()
+    for ident in index.recent(None, 10):
+        assert index.artifacts([ident])[ident].id == ident
+        assert index.locations(ident)
+    assert index.problems()
+
+
+def test_a_path_that_is_not_utf8_comes_back_as_it_is(store: Store, environ: dict[str, str]) -> None:
+    odd = "/x/\udcff.jsonl"
+    write_record(store.records_dir, replace(chain()[4], path=odd))
+    index = store_index(store, environ)
+    assert index.idents_at(odd) == (digest_of(1),)
+    assert index.locations(digest_of(1))[0].path == odd
+
+
+def test_what_is_tainted_while_it_is_pending_stays_tainted_under_its_digest() -> None:
+    records = [*chain(), event("taint", "record:r2.step_1", 7, reason="no good")]
+    later = event("digest", "r2.step_1", 8, digest=digest_of(55))
+    assert Index(filled(records, 100)).taint("record:r2.step_1") == "no good"
+    index = Index(filled([*records, later], 100))
+    assert index.taint(digest_of(55)) == "no good"
+    assert index.tainted_above([digest_of(55)])[digest_of(55)].subject == digest_of(55)
+
+
+def test_a_parent_known_by_its_path_is_what_lies_there(store: Store, environ: dict[str, str]) -> None:
+    data = ArtifactRecord(
+        id="data", type="training_jsonl", path="/a/chats.jsonl", at=AT.format(1), digest=digest_of(1)
+    )
+    parents = [{"role": "data", "reference": "/a/chats.jsonl"}]
+    model = ArtifactRecord(
+        id="model", type="checkpoint_hf", path="/a/model", at=AT.format(2), digest=digest_of(2),
+        history={"tool": "trl", "parents": parents},
+    )  # fmt: skip
+    index = Index(filled([data, model, event("taint", digest_of(1), 3, reason="leaked")], 100))
+    assert set(index.tainted_above([digest_of(2)])) == {digest_of(2)}
+    up = lineage_of(index, digest_of(2), up=3, down=3)
+    down = lineage_of(index, digest_of(1), up=3, down=3)
+    assert digest_of(1) in up.artifacts and digest_of(2) in down.artifacts
+
+
+def test_a_base_of_many_is_shown_up_to_the_limit() -> None:
+    made = {"digest": digest_of(0)}
+    records: list[Record] = []
+    for n in range(1, 1001):
+        common = {
+            "run_id": f"r{n}",
+            "attempt": 1,
+            "phase": "ended",
+            "at": AT.format(1),
+            "inputs": {"base": made},
+        }
+        records.append(AttemptRecord(**common))  # type: ignore[arg-type]
+        left = {"run_id": f"r{n}", "port": "x"}
+        records.append(
+            ArtifactRecord(
+                id=f"r{n}.x", type="t", path=f"/{n}", at=AT.format(1), digest=digest_of(n), made_by=left
+            )
+        )
+    found = lineage_of(Index(filled(records, 5000)), digest_of(0), up=2, down=2, limit=100)
+    assert found.limited and found.cut
+    assert 90 < len(found.artifacts) < 220
+
+
+def test_a_first_reading_that_was_cut_off_is_made_whole(store: Store, environ: dict[str, str]) -> None:
+    write_record(store.records_dir, chain()[4])
+    database = store_index(store, environ).database
+    database.execute("DROP INDEX location_at_path")
+    database.close()
+    write_record(store.records_dir, chain()[10])
+    names = store_index(store, environ).database.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'index'"
+    )
+    assert ("location_at_path",) in names.fetchall()
+
+
+def test_a_record_that_could_not_be_read_is_read_later(
+    store: Store, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_record(store.records_dir, chain()[4])
+    os.utime(path.parent, ns=(0, 0))
+    hidden = path.with_name("hidden")
+    path.rename(hidden)
+    path.symlink_to("nowhere")
+    os.utime(path.parent, ns=(0, 0))
+    first = store_index(store, environ)
+    assert not first.has(digest_of(1)) and first.problems()
+    path.unlink()
+    hidden.rename(path)
+    os.utime(path.parent, ns=(0, 0))
+    second = store_index(store, environ)
+    assert second.has(digest_of(1)) and not second.problems()
+
+
+def test_without_room_on_the_disk_the_index_lives_in_memory(store: Store, environ: dict[str, str]) -> None:
+    for record in chain(4):
+        write_record(store.records_dir, record)
+    store_index(store, environ).database.close()
+    for record in chain(9)[20:]:
+        with contextlib.suppress(Conflict):
+            write_record(store.records_dir, record)
+    words = [sys.executable, "-c", FULL, str(store.root), environ["XDG_CACHE_HOME"]]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from nemotron.artifacts.index.store_index import store_index
+from nemotron.artifacts.store import Store
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+print(store_index(Store(Path(sys.argv[1])), {"XDG_CACHE_HOME": sys.argv[2]}).has(f"blake3:{9:064x}"))
+"""

@@ -241,17 +241,17 @@ def test_times_are_in_utc_to_the_millisecond() -> None:
 
 
 texts = st.text(max_size=6)
-mappings = st.dictionaries(texts, st.none() | st.integers() | texts | st.lists(texts, max_size=2), max_size=3)
+mappings = st.dictionaries(texts, st.none() | st.integers(-(2**63) + 1, 2**63 - 1) | texts | st.lists(texts, max_size=2), max_size=3)
 attempts = st.builds(
     AttemptRecord,
     run_id=texts,
-    attempt=st.integers(),
+    attempt=st.integers(-(2**63) + 1, 2**63 - 1),
     phase=st.sampled_from(PHASES),
     at=texts,
     step=st.none() | texts,
-    exit_code=st.none() | st.integers(),
+    exit_code=st.none() | st.integers(-(2**63) + 1, 2**63 - 1),
     metrics=st.none() | mappings,
-    extra=st.dictionaries(texts.map(lambda key: "x_" + key), st.integers() | texts, max_size=3),
+    extra=st.dictionaries(texts.map(lambda key: "x_" + key), st.integers(-(2**63) + 1, 2**63 - 1) | texts, max_size=3),
 )
 artifacts = st.builds(
     ArtifactRecord,

@@ -58,6 +58,10 @@ COMMANDS = {
         *("REF", "NAME[:ALIAS]", "--reason/-m=", "--remove", "--waive=...", "--json"),
     ],
     "nemotron artifacts taint": ["REF", "--reason/-m=", "--lift", "--json"],
+    "nemotron profiles": [],
+    "nemotron profiles list": ["--json"],
+    "nemotron profiles show": ["NAME", "--json"],
+    "nemotron profiles check": ["NAME", "--json"],
 }
 EXIT_CODES = {
     "NemotronError": (1, "failed"),
@@ -339,6 +343,23 @@ def test_json_of_artifacts(cli: Cli) -> None:
     assert sorted(shown) == sorted([*NODE, "places", "made_by", "used_by", "tainted_through"])
     (verified,) = cli("artifacts", "verify", listed[0]["id"], "--json").json["verified"]
     assert sorted(verified) == ["digest", "ident", "path", "problem", "state"]
+
+
+def test_json_of_profiles(world: Any, cli: Cli) -> None:
+    (world.work / "env.toml").write_text('[a]\nexecutor = "slurm"\nsecrets = ["HF_TOKEN"]\nnodes = 1\n')
+    listed = cli("profiles", "list", "--json").json
+    assert sorted(listed) == ["files", "findings", "profiles"]
+    assert sorted(listed["profiles"][0]) == sorted(
+        ["name", "executor", "extends", "description", "file", "line", "problem"]
+    )
+    shown = cli("profiles", "show", "a", "--json").json
+    assert sorted(shown) == sorted(
+        ["name", "executor", "extends", "file", "values", "origins", "secrets", "findings"]
+    )
+    assert sorted(shown["origins"]["nodes"]) == ["file", "line", "profile"]
+    assert sorted(shown["secrets"][0]) == ["key", "name", "optional", "variable"]
+    checked = cli("profiles", "check", "a", "--json").json
+    assert sorted(checked) == ["executor", "findings", "profile", "scheduler_asked", "start_time"]
 
 
 def test_names_of_the_library() -> None:

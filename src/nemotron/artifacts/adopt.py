@@ -67,9 +67,12 @@ def add_artifact(
             findings=findings,
             next="mend it, name another type with --type, or take it as it is: --waive ID",
         )
+    # Before the content is read: a file that changes meanwhile must not pass for unchanged later.
+    fingerprint = stat_fingerprint(path)
     with DigestCache.for_user(environ) as cache:
         digest = digest_path(path, cache=cache, level=level, progress=progress)
-    before = next((p for p in index.locations(digest.value) if p.path == str(path) and p.type == type_), None)
+    places = [p for p in index.locations(digest.value) if p.path == str(path) and p.type == type_]
+    before = next((p for p in places if p.fingerprint == fingerprint), None)
     if before is not None:
         return Added(before.record, digest.value, type_, str(path), True, findings, None)
     note_digest(store, index, path, digest.value)
@@ -85,14 +88,15 @@ def add_artifact(
         digest=digest.value,
         files=digest.files,
         bytes=digest.bytes,
-        fingerprint=stat_fingerprint(path),
+        fingerprint=fingerprint,
         facts=checked.facts,
         made_by=made_by,
         user=user_name(),
         history=history,
     )
     write_record(store.records_dir, record)
-    return Added(record.id, digest.value, type_, str(path), False, findings, history)
+    told_findings = told.findings if told is not None else ()
+    return Added(record.id, digest.value, type_, str(path), False, (*findings, *told_findings), history)
 
 
 def guessed_type(path: Path) -> str:

@@ -20,7 +20,7 @@ from nemotron.artifacts.collection import Artifacts
 from nemotron.artifacts.find import named_version
 from nemotron.artifacts.references import parse_reference
 from nemotron.artifacts.store import Store
-from nemotron.artifacts.verify import place_state
+from nemotron.artifacts.verify import holds
 from nemotron.errors import NemotronError, NotFound
 
 
@@ -83,13 +83,13 @@ class ArtFileSystem(AbstractFileSystem):
             except NemotronError:
                 continue  # what follows a name need not look like one
             places = self._artifacts.index.locations(ident)
-            states = {place.path: place_state(place) for place in places}
             for place in places:
-                if states[place.path] == "intact":
+                if holds(place, ident, self._artifacts.environ):
                     return name, Path(place.path), _inside(Path(place.path), "/".join(parts[count:]))
-            if "changed" in states.values():
-                raise OSError(f"art://{name} is no longer what was recorded: {', '.join(states)}")
-            raise FileNotFoundError(f"art://{name} does not lie on this machine: {', '.join(states)}")
+            paths = ", ".join(place.path for place in places)
+            if any(Path(place.path).exists() for place in places):
+                raise OSError(f"art://{name} is no longer what was recorded: {paths}")
+            raise FileNotFoundError(f"art://{name} does not lie on this machine: {paths}")
         raise FileNotFoundError(f"art://{path} names no artifact")
 
 

@@ -14,6 +14,7 @@ from nemotron.artifacts.index.graph import LIMIT, lineage_of
 from nemotron.artifacts.index.queries import Index, Location, Tainted
 from nemotron.artifacts.index.store_index import store_index
 from nemotron.artifacts.lineage import ArtifactNode, Edge, Lineage
+from nemotron.artifacts.references import parse_reference
 from nemotron.artifacts.store import Store, find_store
 from nemotron.errors import UsageError
 
@@ -65,13 +66,16 @@ class Artifacts:
         """The store's index, read up to what is recorded when it is first asked for."""
         if self._index is None:
             self._index = store_index(self.store, self.environ, self._progress)
+            problems = self._index.problems()
             if self._index.stale and self._warn:
                 self._warn(self._index.stale)
+            if problems and self._warn:
+                self._warn(f"{len(problems)} records cannot be read, the first is {problems[0]}")
         return self._index
 
-    def find(self, ref: str) -> Found:
-        """What `ref` means."""
-        return find_artifact(self.index, ref, cwd=self.cwd, environ=self.environ)
+    def find(self, ref: str, *, as_recorded: bool = False) -> Found:
+        """What `ref` means; a path what is there now, or what was recorded there last."""
+        return find_artifact(self.index, ref, cwd=self.cwd, environ=self.environ, as_recorded=as_recorded)
 
     def recent(self, *, type_: str | None = None, limit: int = 20) -> dict[str, ArtifactNode]:
         """The artifacts recorded last, the newest first."""
@@ -84,7 +88,7 @@ class Artifacts:
     def show(self, ref: str) -> tuple[Shown, ...]:
         """What is known of the artifacts that `ref` means."""
         found = []
-        for ident in self.find(ref).idents:
+        for ident in self.find(ref, as_recorded=True).idents:
             found.append(
                 Shown(
                     self.index.artifacts([ident])[ident],
@@ -103,7 +107,7 @@ class Artifacts:
 
         Each ends where it has more than `limit` artifacts.
         """
-        idents = self.find(ref).idents
+        idents = self.find(ref, as_recorded=True).idents
         return tuple(lineage_of(self.index, ident, up=up, down=down, limit=limit) for ident in idents)
 
     def add(
@@ -121,8 +125,11 @@ class Artifacts:
         Errors: those of `adopt.add_artifact` and `naming.name_artifact`.
         """
         from nemotron.artifacts.adopt import add_artifact
+        from nemotron.artifacts.naming import check_name
 
-        place = self.cwd / path.expanduser()
+        if name is not None:
+            check_name(name)
+        place = parse_reference(f"./{path}" if "://" in str(path) else str(path), cwd=self.cwd).path
         added = add_artifact(
             self.store,
             self.index,
@@ -134,15 +141,25 @@ class Artifacts:
             progress=progress,
         )
         self._index = None
-        return added, self.name(added.digest, name) if name else None
+        return added, self.name(added.digest, name, waived=waived) if name else None
 
-    def name(self, ref: str, name: str) -> int:
-        """Make an artifact the next version of a name; returns the number."""
-        from nemotron.artifacts.naming import name_artifact
+    def name(self, ref: str, name: str, *, waived: Collection[str] = ()) -> int:
+        """Make an artifact the next version of a name; returns the number.
 
-        number = name_artifact(self.store, self.index, self.find(ref).one(), name)
-        self._index = None
-        return number
+        Raises CheckFailed for an artifact that is tainted, or made from one that is, unless waived.
+        """
+        from nemotron.artifacts.naming import TAINTED, name_artifact, refuse_tainted, spoken_of
+
+        ident = self.find(ref).one()
+        refuse_tainted(self.index, ident, ref, waived=TAINTED in waived)
+        while True:
+            with spoken_of(self.store, name):
+                self._index = None
+                number = name_artifact(self.store, self.index, ident, name)
+            self._index = None
+            # At a URL two clients may take one number; the earlier record has it, the other tries the next.
+            if any(v.version == number and v.subject == ident for v in self.index.versions(name)):
+                return number
 
     def alias(
         self, ref: str, name: str, alias: str, *, reason: str | None = None, waived: Collection[str] = ()
@@ -155,7 +172,7 @@ class Artifacts:
 
         ident = self.find(ref).one()
         set_aside = refuse_tainted(self.index, ident, ref, waived=TAINTED in waived)
-        number = self.name(ident, name)
+        number = self.name(ident, name, waived=waived)
         set_alias(self.store, self.index, name, alias, number, reason=reason, waived=set_aside)
         self._index = None
         return number
@@ -172,7 +189,7 @@ class Artifacts:
         from nemotron.artifacts.naming import taint_artifact
 
         ident = self.find(ref).one()
-        taint_artifact(self.store, ident, reason)
+        taint_artifact(self.store, self.index, ident, reason)
         self._index = None
         return lineage_of(self.index, ident, up=0, down=1_000, limit=100_000)
 
@@ -190,7 +207,7 @@ class Artifacts:
         from nemotron.artifacts.verify import verify_artifact
 
         if refs:
-            idents = [ident for ref in refs for ident in self.find(ref).idents]
+            idents = [ident for ref in refs for ident in self.find(ref, as_recorded=True).idents]
         else:
             idents = list(self.index.recent(None, -1))
         return [

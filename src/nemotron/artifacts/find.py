@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from nemotron.artifacts.index.queries import LATEST, Index
 from nemotron.artifacts.paths import printable
 from nemotron.artifacts.references import Reference, parse_reference
+from nemotron.artifacts.verify import holds
 from nemotron.errors import NotFound, UsageError, nearest
 
 _SHORT = re.compile(r"[0-9a-f]{4,64}")
@@ -37,23 +39,30 @@ class Found:
         return self.idents[0]
 
 
-def find_artifact(index: Index, text: str, *, cwd: Path, environ: Mapping[str, str]) -> Found:
+def find_artifact(
+    index: Index, text: str, *, cwd: Path, environ: Mapping[str, str], as_recorded: bool = False
+) -> Found:
     """What `text` means: a reference, a record's id, a name, a digest or its beginning, a run's id or its
     beginning, a path.
 
-    A file or directory that was never recorded is read, and found by its content if that is known. Raises
-    NotFound with the nearest names, UsageError when several artifacts are meant.
+    A path means what is there now: it is read, and found by its content if that is known. as_recorded: it
+    means what was recorded there last instead, also when something else is there now. Raises NotFound with
+    the nearest names, UsageError when several artifacts are meant.
     """
+    by_path = functools.partial(_by_path, index, environ=environ, as_recorded=as_recorded)
     if "://" in text:
-        return _by_reference(index, parse_reference(text, cwd=cwd), cwd=cwd, environ=environ)
-    found = (
-        _by_record(index, text)
-        or _by_name(index, text)
-        or _by_digest(index, text)
-        or _by_run(index, text, None)
-    )
-    if found is None and (os.sep in text or (cwd / text).exists() or text.startswith("~")):
-        found = _by_path(index, parse_reference(text, cwd=cwd).path, environ)
+        return _by_reference(index, parse_reference(text, cwd=cwd), by_path)
+    found = None
+    if text.isascii() or printable(text) == text:  # no id, name or digest holds anything else
+        found = _by_record(index, text) or _by_name(index, text)
+    path = parse_reference(text, cwd=cwd).path
+    # Something that is there is meant before what only begins like it.
+    if found is None and path.exists():
+        found = by_path(path)
+    if found is None and text.isascii():
+        found = _by_digest(index, text) or _by_run(index, text, None)
+    if found is None:
+        found = by_path(path)
     if found is None:
         raise _nothing(index, text)
     return found
@@ -81,17 +90,19 @@ def named_version(index: Index, reference: Reference) -> str:
         return fitting.pop()
     aliases = index.aliases(reference.name)
     word = reference.version or LATEST
-    number = int(found[1]) if (found := _VERSION.fullmatch(word)) else aliases.get(word)
-    if word == LATEST and number is None:
-        number = versions[-1].version
+    if word in aliases:
+        return aliases[word]
+    if word == LATEST:
+        return versions[-1].subject
+    found = _VERSION.fullmatch(word)
     for each in versions:
-        if each.version == number:
+        if found and each.version == int(found[1]):
             return each.subject
     words = [f"v{v.version}" for v in versions[-_SHOWN:]] + sorted(aliases)
     raise NotFound(f"{where} has no {word}", nearest=nearest(word, words), valid=words)
 
 
-def _by_reference(index: Index, reference: Reference, *, cwd: Path, environ: Mapping[str, str]) -> Found:
+def _by_reference(index: Index, reference: Reference, by_path: Callable[[Path], Found | None]) -> Found:
     if reference.kind == "art":
         return Found((named_version(index, reference),), "name")
     if reference.kind == "run":
@@ -100,7 +111,7 @@ def _by_reference(index: Index, reference: Reference, *, cwd: Path, environ: Map
             raise NotFound(f"no run {reference.name} is recorded", next="nemotron runs list")
         return found
     if reference.kind == "path":
-        found = _by_path(index, reference.path, environ)
+        found = by_path(reference.path)
         if found is not None:
             return found
     elif index.has(f"ref:{reference}"):
@@ -166,12 +177,14 @@ def _by_run(index: Index, prefix: str, port: str | None) -> Found | None:
     return Found((outputs[port],) if port else tuple(dict.fromkeys(final)), "run")
 
 
-def _by_path(index: Index, path: Path, environ: Mapping[str, str]) -> Found | None:
+def _by_path(index: Index, path: Path, *, environ: Mapping[str, str], as_recorded: bool) -> Found | None:
     real = Path(os.path.realpath(path))
     for place in dict.fromkeys((path, real, *path.parents, *real.parents)):
-        idents = index.idents_at(str(place))
-        if idents:
-            return Found(idents[:1], "path")
+        for ident in index.idents_at(str(place)):
+            where = next((p for p in index.locations(ident) if p.path == str(place)), None)
+            # What was recorded there and is there no more is not what a path means.
+            if where is not None and (as_recorded or not place.exists() or holds(where, ident, environ)):
+                return Found((ident,), "path")
     if index.has(f"ref:{path}"):
         return Found((f"ref:{path}",), "reference")
     if not path.exists():

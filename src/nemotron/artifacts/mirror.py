@@ -353,7 +353,7 @@ def _alone(root: Path, patience: float) -> Iterator[None]:
     file = root / LOCK_FILE
     try:
         root.mkdir(parents=True, exist_ok=True)
-        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except FileExistsError as exc:
         what = "a file stands where the store's directory should be"
         raise UsageError(what, where=printable(root), next="move that file away") from exc

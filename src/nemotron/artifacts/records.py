@@ -37,6 +37,7 @@ _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,180}")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 _LIMIT = 64 << 20
 _USUAL = 64 << 10
+_INTEGER = 1 << 63  # what an index can hold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,7 @@ class _Record:
             else:
                 wrong.append(name)
         wrong += [name for name in form.required if name not in data]
+        wrong += [name for name, value in given.items() if type(value) is int and abs(value) >= _INTEGER]
         if wrong:
             named = ", ".join(name for name in form.wanted if name in wrong)
             raise CheckFailed(f"no {cls.kind} record: missing or of the wrong type: {named}")

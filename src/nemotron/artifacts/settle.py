@@ -56,6 +56,8 @@ def _identified(
     output: Mapping[str, Any], facts: Mapping[str, Any], cache: DigestCache, progress: Progress | None
 ) -> dict[str, Any]:
     path = Path(output["path"])
+    # Before the content is read: a file that changes meanwhile must not pass for unchanged later.
+    fingerprint = stat_fingerprint(path)
     digest = digest_path(path, cache=cache, progress=progress)
     return {
         "type": output["type"],
@@ -63,7 +65,7 @@ def _identified(
         "digest": digest.value,
         "files": digest.files,
         "bytes": digest.bytes,
-        "fingerprint": stat_fingerprint(path),
+        "fingerprint": fingerprint,
         "facts": dict(facts),
     }
 

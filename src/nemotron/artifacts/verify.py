@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from nemotron.artifacts.digest import digest_path, level_of
+from nemotron.artifacts.digest_cache import DigestCache
 from nemotron.artifacts.index.queries import Index, Location
 from nemotron.artifacts.index.schema import PENDING_IDENT
 from nemotron.artifacts.records import stat_fingerprint
 from nemotron.errors import NemotronError
+
+# Read in half a minute from a good file system.
+_LARGE = 8 << 30
 
 State = Literal["intact", "changed", "missing", "unreadable", "unknown"]
 Progress = Callable[[int, int], None]
@@ -49,6 +53,18 @@ def place_state(place: Location) -> State:
         return "unreadable"
 
 
+def holds(place: Location, ident: str, environ: Mapping[str, str]) -> bool:
+    """Whether a place still holds an artifact: by its content, by sizes and times alone where it is large."""
+    path = Path(place.path)
+    if ident.startswith(PENDING_IDENT) or (place.bytes or 0) >= _LARGE:
+        return place_state(place) == "intact"
+    try:
+        with DigestCache.for_user(environ) as cache:
+            return path.exists() and digest_path(path, cache=cache, level=level_of(ident)).value == ident
+    except NemotronError:
+        return False
+
+
 def _places(index: Index, ident: str) -> list[Location]:
     found: dict[str, Location] = {}
     for place in index.locations(ident):
@@ -61,7 +77,8 @@ def _verified(ident: str, place: Location, progress: Progress | None) -> Verifie
     if not path.exists():
         return Verified(ident, place.path, "missing")
     if ident.startswith(PENDING_IDENT):
-        return Verified(ident, place.path, place_state(place))
+        state = place_state(place)
+        return Verified(ident, place.path, "unknown" if state == "intact" else state)
     try:
         digest = digest_path(path, level=level_of(ident), progress=progress).value
     except NemotronError as problem:

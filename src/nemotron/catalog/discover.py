@@ -35,6 +35,10 @@ class Catalog:
     types: TypeGraph
     graphs: Mapping[str, TypeGraph] = field(default_factory=dict, repr=False)
 
+    def type_names(self) -> set[str]:
+        """The names of the types of every root."""
+        return {name for graph in (*self.graphs.values(), self.types) for name in graph.names}
+
     def types_of(self, step: Step) -> TypeGraph:
         """The types that the step's manifest speaks of: those of its root."""
         return self.graphs.get(step.root, self.types)
@@ -88,7 +92,7 @@ class Catalog:
         Raises NotFound, with the nearest, for a category, type or tag that nothing has.
         """
         self._require("category", category, {step.category for step in self.steps})
-        known_types = {name for graph in (*self.graphs.values(), self.types) for name in graph.names}
+        known_types = self.type_names()
         self._require("artifact type", consumes, known_types)
         self._require("artifact type", produces, known_types)
         for tag in tags or ():

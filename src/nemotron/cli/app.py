@@ -17,6 +17,7 @@ NOUNS = {
     "steps": "List, show, check and run steps.",
     "runs": "List and show runs and their logs.",
     "artifacts": "List, check, add, name and verify artifacts; show their lineage.",
+    "profiles": "List, show and check profiles: where steps can run.",
 }
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130

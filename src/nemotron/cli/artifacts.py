@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -33,10 +34,26 @@ def _artifacts() -> Artifacts:
     return Artifacts(progress=output.counter("records read"), warn=output.warn)
 
 
+def _known_type(name: str | None) -> None:
+    """Raises UsageError for a type that neither a check nor a catalog knows."""
+    from nemotron.artifacts.checks import known_types
+
+    if name is None or name in known_types():
+        return
+    from nemotron.catalog.discover import load_catalog
+    from nemotron.errors import UsageError, nearest
+
+    names = sorted({*known_types(), *load_catalog(os.environ).type_names()})
+    if name not in names:
+        raise UsageError(
+            f"{output.plain(name)!r} is no type", where="--type", nearest=nearest(name, names), valid=names
+        )
+
+
 @app.command("list")
 def list_(
     type_: Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Of this type only.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=10_000_000, help="At most so many.")] = 20,
     as_json: Json = False,
 ) -> None:
     """List artifacts, the latest first.
@@ -91,8 +108,8 @@ def show(ref: Ref, as_json: Json = False) -> None:
 
 
 def _shown(found: dict[str, Any]) -> str:
-    lines = [f"{found['id']}", f"  type     {found['type'] or 'unknown'}"]
-    lines += [f"  name     {name}" for name in found["names"]]
+    lines = [output.plain(found["id"]), f"  type     {output.plain(found['type'] or 'unknown')}"]
+    lines += [f"  name     {output.plain(name)}" for name in found["names"]]
     if found["bytes"] is not None:
         lines.append(f"  size     {output.size(found['bytes'])}")
     if found["tainted_through"]:
@@ -101,10 +118,10 @@ def _shown(found: dict[str, Any]) -> str:
         lines.append(f"  TAINTED  {output.plain(taint['reason'])}{through}")
     for place in found["places"]:
         lines.append(f"  at       {output.plain(place['path'])} ({place['state']}, since {place['at'][:19]})")
-    lines += [f"  made by  run {e['run']}, {e['port'] or 'output'}" for e in found["made_by"]]
-    lines += [f"  used by  run {e['run']}, {e['port'] or 'input'}" for e in found["used_by"]]
+    lines += [f"  made by  run {output.plain(e['run'])}, {output.plain(e['port'])}" for e in found["made_by"]]
+    lines += [f"  used by  run {output.plain(e['run'])}, {output.plain(e['port'])}" for e in found["used_by"]]
     for key, value in sorted(found["facts"].items()):
-        lines.append(f"  {key:<22} {output.fact(value)}")
+        lines.append(f"  {output.plain(key):<22} {output.fact(value)}")
     return "\n".join(lines)
 
 
@@ -163,6 +180,7 @@ def add(
 
     Example: nemotron artifacts add models/base --name base
     """
+    _known_type(type_)
     added, version = _artifacts().add(
         path,
         type_=type_,
@@ -222,6 +240,9 @@ def lineage(
     elif html is not None:
         from nemotron.artifacts.atomic import write_text
         from nemotron.artifacts.views.page import page_html
+
+        if html.suffix not in (".html", ".htm"):
+            raise UsageError(f"{html} is no name of a page", valid=("FILE.html",))
 
         if len(found) > 1:
             raise UsageError("a page shows one artifact", valid=[each.focus for each in found])
@@ -294,7 +315,7 @@ def alias(
             raise UsageError("only an alias can be removed; versions stay", next="NAME:ALIAS --remove")
         artifacts.remove_alias(name, word, reason=reason)
     elif word is None:
-        version = artifacts.name(ref, name)
+        version = artifacts.name(ref, name, waived=tuple(waive or ()))
     else:
         version = artifacts.alias(ref, name, word, reason=reason, waived=tuple(waive or ()))
     if as_json:
@@ -322,7 +343,8 @@ def taint(
     else:
         found = artifacts.taint(ref, reason or "")
         ident = found.focus
-        affected = [a for a in found.artifacts.values() if a.id != ident and found.made_by(a.id)]
+        made = {e.artifact for e in found.edges if e.direction == "output"}
+        affected = [a for a in found.artifacts.values() if a.id != ident and a.id in made]
     if as_json:
         output.print_json({"artifact": ident, "tainted": not lift, "descendants": [a.id for a in affected]})
         return

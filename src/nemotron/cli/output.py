@@ -23,6 +23,7 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if not rows:
         print("none")
         return
+    rows = [[plain(str(cell)) for cell in row] for row in rows]
     widths = [max(len(str(r[i])) for r in (head, *rows)) for i in range(len(head))]
     limit = None
     if sys.stdout.isatty():

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from nemotron.artifacts.atomic import write_json
 from nemotron.artifacts.runs import Run, digest_tail
+from nemotron.artifacts.secret_names import names_secret
 from nemotron.errors import NemotronError
 from nemotron.exports.history import Item, history_of, shown_url
 
@@ -29,10 +30,6 @@ _OFFLINE = frozenset({"offline", "dryrun", "disabled"})
 EXIT_CODES = {"succeeded": 0, "failed": 1, "interrupted": 130}
 # Engines whose trainer tells W&B itself, from where it runs.
 _LOG_THEMSELVES = frozenset({"nemo_rl"})
-_SECRET = re.compile(
-    r"(?i)(?:^|_)(?:api_?key|access_?key|secret_?key|secret|password|passwd|credentials?"
-    r"|(?:api|access|auth|hf|bearer)_?token)$"
-)
 # What W&B takes of a name; an id may be longer with us.
 _NAME_LENGTH = 96
 
@@ -200,8 +197,9 @@ def public(config: Any) -> Any:
 
 def _public_entries(config: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in config.items():
-        hidden = isinstance(value, str) and _SECRET.search(str(key)) and not value.startswith("${")
-        yield str(key), "..." if hidden else public(value)
+        texts = value if isinstance(value, list | tuple) else (value,)
+        told = names_secret(str(key)) and any(isinstance(v, str) and not v.startswith("${") for v in texts)
+        yield str(key), "..." if told else public(value)
 
 
 def _config(run: Run) -> dict[str, Any]:

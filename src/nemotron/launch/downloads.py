@@ -191,7 +191,7 @@ def _alone(place: Path, key: str) -> Iterator[None]:
     file = place / f".{key}.lock"
     try:
         place.mkdir(parents=True, exist_ok=True)
-        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except FileExistsError as problem:
         what = "a file stands where the store's directory should be"
         raise UsageError(what, where=printable(place), next="move that file away") from problem

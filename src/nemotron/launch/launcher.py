@@ -27,6 +27,7 @@ from nemotron.launch.fetching import can_fetch, fetch_input
 from nemotron.launch.local import EXIT_INTERRUPTED, run_attached
 from nemotron.planning.earlier import find_earlier, without_earlier
 from nemotron.planning.model_identity import recheck
+from nemotron.planning.named import refuse_tainted_inputs
 from nemotron.planning.pinning import plan_facts
 from nemotron.planning.plan import Plan, PlannedInput
 from nemotron.planning.preflight import blocking
@@ -129,13 +130,18 @@ class Launcher:
         """The plan with every input that was to be built pinned."""
         inputs = tuple(self._pin(i, built) for i in plan.inputs)
         ready = replace(plan, builds=(), done_by=None, resumes=None).with_inputs(inputs)
-        return recheck(plan, ready, self.environ)
+        return self._checked(plan, ready)
 
     def _fetched(self, plan: Plan) -> Plan:
         """The plan, and those it builds on, with every input of a hub brought here."""
         builds = tuple((key, self._fetched(each)) for key, each in plan.builds)
         inputs = tuple(self._fetch(i) if i.state == "late" else i for i in plan.inputs)
-        return recheck(plan, replace(plan, builds=builds).with_inputs(inputs), self.environ)
+        return self._checked(plan, replace(plan, builds=builds).with_inputs(inputs))
+
+    def _checked(self, before: Plan, plan: Plan) -> Plan:
+        """The plan, checked for what could not be known before its inputs were there."""
+        refuse_tainted_inputs(before, plan, self.store, self.environ)
+        return recheck(before, plan, self.environ)
 
     def _fetch(self, each: PlannedInput) -> PlannedInput:
         return fetch_input(each, self.environ, self.store, self.progress)
@@ -161,7 +167,7 @@ class Launcher:
         while True:
             begun = time.monotonic()
             with recipe_claim(self.store, plan) as refused:
-                found = find_earlier(plan, self.store) if reuses else without_earlier(plan)
+                found = find_earlier(plan, self.store, self.environ) if reuses else without_earlier(plan)
                 if found.done_at is not None:
                     return self._reused(found, Run(Path(found.done_at)), position)
                 if refused is not None:

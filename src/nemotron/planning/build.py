@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nemotron.artifacts.digest import digest_path
+from nemotron.artifacts.naming import TAINTED
 from nemotron.artifacts.references import Reference
 from nemotron.artifacts.runs import Run
 from nemotron.artifacts.store import Store, find_store
@@ -159,9 +160,12 @@ class Planner:
         self._named = NamedArtifacts(store, environ, cwd)
         self._built: dict[str, Plan] = {}
         self._chain: list[str] = []
+        self._waived: tuple[str, ...] = ()
 
     def plan(self, request: Request) -> Plan:
         """The plan of a request."""
+        if not self._chain:
+            self._waived = request.waived
         step, config_file, config = composed(self._catalog, request, self._cwd)
         engine = find_engine(_engine_name(step, config, request))
         port_keys = [p.config for p in step.inputs(engine.name) if p.config is not None]
@@ -213,12 +217,23 @@ class Planner:
             edges=edges,
             builds=self._builds_of(inputs),
             notes=engine.notes(resolved.data),
-            findings=waive(findings, request.waived, findings_to_come(edges, inputs)),
+            findings=waive(findings, request.waived, self._may_come() | findings_to_come(edges, inputs)),
             late=tuple(f"{v.key}: {v.expression}" for v in resolved.late),
             waived=request.waived,
             engine_problem=engine.why_not_here(),
         )
-        return find_earlier(plan, self._store)
+        earlier = find_earlier(plan, self._store, self._environ)
+        if earlier.done_at is None:
+            return earlier
+        tainted = self._named.tainted_outputs(Run(Path(earlier.done_at)).outputs)
+        if TAINTED in request.waived:
+            tainted = [replace(f, severity="note", message=f"waived: {f.message}") for f in tainted]
+        return replace(earlier, findings=(*earlier.findings, *tainted))
+
+    def _may_come(self) -> frozenset[str]:
+        """Ids that may be waived without such a finding here: what it builds on may have it, or a launch."""
+        built = {f.id for plan in self._built.values() for f in plan.findings}
+        return frozenset({TAINTED, *built, *(self._waived if self._chain else ())})
 
     def _pin(self, binding: Binding, step: Step, *, here: bool, waived: Sequence[str]) -> Pinned | None:
         """The input of a binding; None for an optional port that nothing is bound to."""
@@ -260,7 +275,13 @@ class Planner:
         if key not in self._built:
             self._chain.append(key)
             self._built[key] = self.plan(
-                Request(reference.name, reference.config, reference.overrides, engine=reference.engine)
+                Request(
+                    reference.name,
+                    reference.config,
+                    reference.overrides,
+                    engine=reference.engine,
+                    waived=self._waived,
+                )
             )
             self._chain.pop()
         plan = self._built[key]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -30,7 +29,7 @@ _WORDS = MappingProxyType(
 )
 
 
-def find_earlier(plan: Plan, store: Store) -> Plan:
+def find_earlier(plan: Plan, store: Store, environ: Mapping[str, str]) -> Plan:
     """The plan, told of a finished run of the same recipe, of one to resume, or of why it starts anew.
 
     A finished run counts while its outputs are what it left, wherever it is. A step without outputs that we
@@ -50,7 +49,7 @@ def find_earlier(plan: Plan, store: Store) -> Plan:
         if plan.outputs and run.outputs and not changed:
             return _done(plan, run)
         spent.append(_why_spent(run, changed))
-    elsewhere = finished_elsewhere(store, digest) if plan.outputs else None
+    elsewhere = finished_elsewhere(store, digest, environ) if plan.outputs else None
     if elsewhere is not None:
         return _done(plan, Run(elsewhere))
     if unfinished is not None:
@@ -64,23 +63,23 @@ def without_earlier(plan: Plan) -> Plan:
     return replace(plan, done_by=None, done_at=None, resumes=None, because=("--no-cache",))
 
 
-def finished_elsewhere(store: Store, recipe_digest: str) -> Path | None:
+def finished_elsewhere(store: Store, recipe_digest: str, environ: Mapping[str, str]) -> Path | None:
     """The directory of a finished run of a recipe, outputs intact, that is not below `store.runs_dir`.
 
     Its record tells of it: another store shares the directory of records, or the run's directory stands on
     another disk.
     """
-    for directory in _recorded_elsewhere(store, recipe_digest):
+    for directory in _recorded_elsewhere(store, recipe_digest, environ):
         run = Run(directory)
         if run.recipe_digest == recipe_digest and run.state() == "succeeded" and run.outputs_intact():
             return directory
     return None
 
 
-def _recorded_elsewhere(store: Store, recipe_digest: str) -> Iterator[Path]:
+def _recorded_elsewhere(store: Store, recipe_digest: str, environ: Mapping[str, str]) -> Iterator[Path]:
     if not store.records_dir.is_dir():
         return
-    for text in store_index(store, os.environ).finished(recipe_digest):
+    for text in store_index(store, environ).finished(recipe_digest):
         directory = Path(text)
         if directory.parent != store.runs_dir:
             yield directory

@@ -11,17 +11,17 @@ from nemotron.artifacts.find import named_version
 from nemotron.artifacts.index.queries import Index, Location
 from nemotron.artifacts.index.schema import PENDING_IDENT
 from nemotron.artifacts.index.store_index import store_index
-from nemotron.artifacts.naming import taint_findings
+from nemotron.artifacts.naming import TAINTED, short_ident, taint_findings
 from nemotron.artifacts.references import Reference, parse_reference
 from nemotron.artifacts.store import Store
-from nemotron.artifacts.verify import place_state
+from nemotron.artifacts.verify import holds, place_state
 from nemotron.catalog.types import TypeGraph
 from nemotron.config.config import Config, Origin
 from nemotron.config.keys import leaves
 from nemotron.errors import CheckFailed, NemotronError, NotFound, UsageError
 from nemotron.findings import Finding
 from nemotron.planning.pinning import Pinned, plan_facts
-from nemotron.planning.plan import PlannedInput
+from nemotron.planning.plan import Plan, PlannedInput
 from nemotron.planning.references import Binding
 
 FIELDS = ("path", "digest", "type", "version", "name")
@@ -98,9 +98,18 @@ class NamedArtifacts:
         named = {i.digest: f"input {i.port}" for i in inputs if i.digest is not None}
         if not named or not self._has_records:
             return []
+        for each in inputs:  # a checkpoint that nobody read yet is on record by its place
+            for ident in self._index.idents_at(each.path) if each.path else ():
+                if ident.startswith(PENDING_IDENT):
+                    named[ident] = f"input {each.port}"
         stale = self._index.stale
         said = [] if stale is None else [Finding(STALE, "warning", stale, where="NEMOTRON_HOME")]
         return said + taint_findings(self._index, named)
+
+    def tainted_outputs(self, outputs: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+        """An error for each output of an earlier run that must not be used, so not be handed over either."""
+        named = {str(output.get("digest")): f"the earlier output {port}" for port, output in outputs.items()}
+        return taint_findings(self._index, named) if named and self._has_records else []
 
     def recorded(self, path: Path) -> str | None:
         """The digest on record of something large that lies at a path unchanged since, so as not to read it.
@@ -158,20 +167,20 @@ class NamedArtifacts:
     def _place(self, ident: str, called: str) -> Location:
         """Where an artifact lies on this machine, unchanged."""
         places = self._index.locations(ident)
-        states = {place.path: place_state(place) for place in places}
         for place in places:
-            if states[place.path] == "intact":
+            if holds(place, ident, self._environ):
                 return place
-        if any(state == "changed" for state in states.values()):
+        here = [place.path for place in places if Path(place.path).exists()]
+        if here:
             raise CheckFailed(
                 f"{called} is no longer what was recorded",
-                where=next(path for path, state in states.items() if state == "changed"),
-                next=f"nemotron artifacts verify {ident[:19]}",
+                where=here[0],
+                next=f"nemotron artifacts verify {short_ident(ident)}",
             )
         raise NotFound(
             f"{called} does not lie on this machine",
-            valid=tuple(states),
-            next=f"nemotron artifacts show {ident[:19]}",
+            valid=tuple(dict.fromkeys(place.path for place in places)),
+            next=f"nemotron artifacts show {short_ident(ident)}",
         )
 
 
@@ -191,3 +200,21 @@ def _planned(
         output=place.port,
         facts=plan_facts(place.facts),
     )
+
+
+def refuse_tainted_inputs(before: Plan, plan: Plan, store: Store, environ: Mapping[str, str]) -> None:
+    """Refuse inputs that are known by their content only now, fetched or built, and must not be used.
+
+    Raises CheckFailed; what the plan waives is let through.
+    """
+    known = {i.digest for i in before.inputs}
+    news = [i for i in plan.inputs if i.digest is not None and i.digest not in known]
+    if not news or TAINTED in plan.waived:
+        return
+    findings = [f for f in NamedArtifacts(store, environ, Path.cwd()).tainted(news) if f.severity == "error"]
+    if findings:
+        raise CheckFailed(
+            f"{len(findings)} inputs must not be used" if len(findings) > 1 else "an input must not be used",
+            where=plan.recipe.step,
+            findings=findings,
+        )

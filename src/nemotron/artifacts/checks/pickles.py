@@ -141,7 +141,7 @@ class _Machine:
 
     def _push(self, value: Any, cost: int) -> None:
         self._stack.append(value)
-        self._cost += cost
+        self._cost += cost + 9  # its place on the stack
 
     def _pop(self) -> Any:
         if not self._stack:

@@ -90,7 +90,9 @@ class Folder:
             self.report("damaged", str(problem), file)
             return None
         if found.tags:
-            self.report("tags", f"{found.tags} YAML tags were ignored, their values are plain data", file)
+            what = f"{found.tags} values with YAML tags, which name code to run; the file is not believed"
+            self.report("tags", what, file)
+            return None
         if found.repeated:
             self.report("repeated", f"the key {shown(found.repeated[0])} stands twice, the last counts", file)
         if not isinstance(found.value, dict):

@@ -10,22 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from nemotron.artifacts.history.model import Parent
+from nemotron.artifacts.secret_names import names_secret
 from nemotron.artifacts.urls import redacted, scrubbed
 
 _LONGEST = 1000
-# What a key of any length is judged by.
-_NAME_END = 80
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,200}")
 _FILE_SUFFIXES = (".jsonl", ".json", ".parquet", ".arrow", ".csv", ".txt", ".gz", ".zst", ".bin", ".idx")
-_SECRET = re.compile(
-    r"(?i)(?:^|[_.-])(?:api_?keys?|keys?|tokens?|secrets?|passwords?|passwd|credentials?|auth|authorization|bearer)$"
-)
-# Keys that end like a secret and hold none.
-_NO_SECRET = re.compile(
-    r"(?i)(?:chat|tool|system|input|output|prompt|chosen|rejected|image|text|messages|expert|answer|content)_key$"
-    r"|(?:max|min|num|valid|new|pad|eos|bos|stop|mb|special|mask|total|train|unk|sep|cls)\w*_tokens?$"
-)
 
 
 def at(data: object, key: str) -> Any:
@@ -86,8 +77,7 @@ def config_digest(config: Mapping[str, Any]) -> str:
 
 
 def _public(value: Any, name: str = "") -> Any:
-    end = name[-_NAME_END:]
-    if _SECRET.search(end) and not _NO_SECRET.search(end) and not isinstance(value, dict | list):
+    if names_secret(name) and not isinstance(value, dict | list):
         return "..."
     if isinstance(value, dict):
         return {str(key): _public(item, str(key)) for key, item in value.items()}

@@ -37,26 +37,39 @@ _NETWORK = (
 def open_index(store_root: Path, environ: Mapping[str, str]) -> sqlite3.Connection:
     """A connection to the index of the store at `store_root`, made empty when there is none.
 
-    A file that is damaged or of another version is replaced. Where no file can be kept the index lives in
+    A file that is damaged is replaced. Where no file can be kept the index lives in
     memory, for this process alone.
     """
     directory = index_directory(environ)
     if directory is not None:
-        name = hashlib.sha256(os.fsencode(os.path.realpath(store_root))).hexdigest()[:24]
-        file = directory / f"{name}.sqlite"
         with contextlib.suppress(sqlite3.Error, OSError):
-            return _opened(file)
+            return _opened(_file(directory, store_root))
+    return index_in_memory()
+
+
+def index_in_memory() -> sqlite3.Connection:
+    """An empty index for this process alone."""
     database = sqlite3.connect(":memory:", isolation_level=None)
     database.executescript(TABLES + INDEXES)
     return database
+
+
+def is_damaged(problem: sqlite3.Error) -> bool:
+    """Whether an error tells of a file that is no index any more; a full disk or a lock does not."""
+    return getattr(problem, "sqlite_errorcode", None) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _file(directory: Path, store_root: Path) -> Path:
+    """One file for each store and version: an older nemotron goes on beside a newer one."""
+    name = hashlib.sha256(os.fsencode(os.path.realpath(store_root))).hexdigest()[:24]
+    return directory / f"{name}-v{VERSION}.sqlite"
 
 
 def forget_index(store_root: Path, environ: Mapping[str, str]) -> None:
     """Remove the index file of a store; the next `open_index` begins with an empty one."""
     directory = index_directory(environ)
     if directory is not None:
-        name = hashlib.sha256(os.fsencode(os.path.realpath(store_root))).hexdigest()[:24]
-        _remove(directory / f"{name}.sqlite")
+        _remove(_file(directory, store_root))
 
 
 def index_directory(environ: Mapping[str, str]) -> Path | None:
@@ -132,8 +145,10 @@ def _opened(file: Path) -> sqlite3.Connection:
                 database.execute("PRAGMA synchronous = NORMAL")
                 database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
                 return database
-        except sqlite3.DatabaseError:
-            pass  # not a database, or a damaged one
+        except sqlite3.DatabaseError as problem:
+            if not is_damaged(problem):
+                database.close()
+                raise
         database.close()
         _remove(file)
     raise sqlite3.DatabaseError(f"no index can be made at {file}")
@@ -156,5 +171,6 @@ def _create(file: Path) -> None:
 
 
 def _remove(file: Path) -> None:
-    for name in (file, file.with_name(file.name + "-wal"), file.with_name(file.name + "-shm")):
+    # The log first: one that outlives its file would be taken for that of the next.
+    for name in (file.with_name(file.name + "-wal"), file.with_name(file.name + "-shm"), file):
         name.unlink(missing_ok=True)

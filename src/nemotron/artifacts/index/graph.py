@@ -22,17 +22,21 @@ def lineage_of(index: Index, ident: str, *, up: int, down: int, limit: int = LIM
     for upwards, depth in ((True, up), (False, down)):
         layer, seen = [ident], {ident}
         for _ in range(depth):
-            near, far = _step(index, layer, upwards)
+            room = limit - len(artifacts)
+            near, far = _step(index, layer, upwards, max(room, 1))
             edges |= dict.fromkeys([*near, *far])
+            if len(near) + len(far) > room:
+                limited = True
+                cut |= dict.fromkeys(layer)
             layer = list(dict.fromkeys(e.artifact for e in far if e.artifact not in seen))
             seen |= set(layer)
             artifacts |= dict.fromkeys(layer)
-            limited = limited or len(artifacts) > limit
-            if not layer or len(artifacts) > limit:
+            if not layer or limited:
                 break
         if layer and depth:
-            beyond = index.makers(layer) if upwards else index.takers(layer)
+            beyond = index.makers(layer) if upwards else index.takers(layer, limit)
             cut |= dict.fromkeys(e.artifact for e in beyond if e not in edges)
+    artifacts |= dict.fromkeys(e.artifact for e in edges)
     runs = index.runs({e.run for e in edges})
     return Lineage(
         focus=ident,
@@ -40,15 +44,15 @@ def lineage_of(index: Index, ident: str, *, up: int, down: int, limit: int = LIM
         runs=runs,
         edges=tuple(sorted(edges, key=lambda e: _when(runs, e))),
         cut=tuple(cut),
-        limited=limited and bool(cut),
+        limited=limited,
     )
 
 
-def _step(index: Index, layer: Sequence[str], upwards: bool) -> tuple[list[Edge], list[Edge]]:
-    """The edges between a layer and its runs, and those on the far side of the runs."""
-    near = index.makers(layer) if upwards else index.takers(layer)
+def _step(index: Index, layer: Sequence[str], upwards: bool, room: int) -> tuple[list[Edge], list[Edge]]:
+    """The edges between a layer and its runs, and those on the far side, about `room` of each at most."""
+    near = index.makers(layer, room + 1) if upwards else index.takers(layer, room + 1)
     runs = {e.run for e in near}
-    return near, index.inputs_of(runs) if upwards else index.left_by(runs)
+    return near, index.inputs_of(runs, room + 1) if upwards else index.left_by(runs, room + 1)
 
 
 def _when(runs: Mapping[str, RunNode], edge: Edge) -> tuple[str, str, str, str, str]:

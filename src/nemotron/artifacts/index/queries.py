@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from nemotron.artifacts.index.schema import ELSEWHERE
+from nemotron.artifacts.index.schema import ELSEWHERE, PENDING_IDENT, path_of, path_value
 from nemotron.artifacts.lineage import ArtifactNode, Edge, RunNode
 
 LATEST = "latest"
@@ -19,19 +20,39 @@ _CHUNK = 500
 _LOCATIONS = """
 SELECT ident, record, path, location.type, at, bytes, fingerprint, run_id, port, facts
 FROM artifact JOIN location ON artifact.id = artifact LEFT JOIN run ON run.id = run
-WHERE ident IN ({marks}) ORDER BY at DESC, record
+WHERE ident IN (MARKS) ORDER BY at DESC, record
 """
-_TYPES = "SELECT ident, type FROM artifact WHERE ident IN ({marks})"
-_SUBJECTS = "SELECT DISTINCT subject FROM event WHERE subject IN ({marks})"
+_TYPES = "SELECT ident, type FROM artifact WHERE ident IN (MARKS)"
+_SUBJECTS = "SELECT DISTINCT subject FROM event WHERE subject IN (MARKS)"
 _RUNS = """
 SELECT run_id, step, engine, started, ended, exit_code, reason, user, host, directory, metrics
-FROM run WHERE run_id IN ({marks})
+FROM run WHERE run_id IN (MARKS)
 """
 
 
 _MAKERS = """
-SELECT {column}, run_id, port FROM location JOIN artifact ON artifact.id = artifact JOIN run ON run.id = run
-WHERE {column} IN (MARKS)
+SELECT ident, run_id, port FROM artifact JOIN location ON artifact.id = artifact JOIN run ON run.id = run
+WHERE ident IN (MARKS)
+"""
+_PATHS = """
+SELECT ident, path FROM artifact JOIN location ON artifact.id = artifact
+WHERE ident IN (MARKS) AND path IS NOT NULL
+"""
+_VERSIONS = """
+SELECT name, version, subject, at FROM event
+WHERE name = ? AND event = 'version' AND version IS NOT NULL ORDER BY version, at, id
+"""
+_LABELS = """
+SELECT DISTINCT name, version FROM event
+WHERE subject IN (MARKS) AND event = 'version' AND name IS NOT NULL AND version IS NOT NULL
+ORDER BY name, version
+"""
+_FIRST_CLAIM = """
+SELECT subject FROM event WHERE name = ? AND event = 'version' AND version = ? ORDER BY at, id LIMIT 1
+"""
+_LAST_TAINT = """
+SELECT event, reason FROM event WHERE subject IN (MARKS) AND event IN ('taint', 'untaint')
+ORDER BY at DESC, id DESC LIMIT 1
 """
 _TAKERS = """
 SELECT ident, run_id, port FROM artifact JOIN input ON artifact.id = artifact JOIN run ON run.id = run
@@ -115,7 +136,7 @@ class Index:
         rows = self.database.execute(
             "SELECT ident FROM location JOIN artifact ON id = artifact WHERE path = ? "
             "ORDER BY at DESC, record",
-            (path,),
+            (path_value(path),),
         )
         return tuple(dict.fromkeys(row[0] for row in rows))
 
@@ -145,50 +166,66 @@ class Index:
 
     def versions(self, name: str) -> tuple[Version, ...]:
         """The versions of a name, the first one first. Of two that claim one number the earlier counts."""
-        rows = self.database.execute(
-            "SELECT name, version, subject, at FROM event WHERE name = ? AND event = 'version' "
-            "ORDER BY version, at, id",
-            (name,),
-        )
+        rows = self.database.execute(_VERSIONS, (name,))
         found: dict[int, Version] = {}
         for row in rows:
-            found.setdefault(row[1], Version(*row))
+            found.setdefault(row[1], Version(row[0], row[1], self._now(row[2]), row[3]))
         return tuple(found.values())
 
-    def aliases(self, name: str) -> dict[str, int]:
-        """What each alias of a name means now."""
+    def aliases(self, name: str) -> dict[str, str]:
+        """The artifact that each alias of a name means now."""
         rows = self.database.execute(
-            "SELECT alias, version FROM event WHERE name = ? AND event = 'alias' ORDER BY at, id", (name,)
+            "SELECT alias, version, subject FROM event WHERE name = ? AND event = 'alias' "
+            "AND alias IS NOT NULL ORDER BY at, id",
+            (name,),
         )
-        return {alias: version for alias, version in dict(rows).items() if version is not None}
+        last = {alias: (version, subject) for alias, version, subject in rows}
+        return {a: self._now(subject) for a, (version, subject) in last.items() if version is not None}
 
     def labels(self, ident: str) -> tuple[str, ...]:
         """Every `NAME:vN` and `NAME:ALIAS` that means an artifact now."""
-        rows = self.database.execute(
-            "SELECT DISTINCT name FROM event WHERE subject = ? AND event = 'version' ORDER BY name", (ident,)
-        )
         found = []
-        for (name,) in rows.fetchall():
-            versions = {v.version for v in self.versions(name) if v.subject == ident}
-            found += [f"{name}:v{number}" for number in sorted(versions)]
-            found += [f"{name}:{alias}" for alias, number in self.aliases(name).items() if number in versions]
+        subjects = self._subjects(ident)
+        rows = self.database.execute(_LABELS.replace("MARKS", _marks(subjects)), subjects)
+        for name, numbers in itertools.groupby(rows.fetchall(), key=lambda row: row[0]):
+            for _, number in numbers:
+                first = self.database.execute(_FIRST_CLAIM, (name, number)).fetchone()
+                if first[0] in subjects:
+                    found.append(f"{name}:v{number}")
+            found += [f"{name}:{alias}" for alias, meant in self.aliases(name).items() if meant == ident]
         return tuple(found)
+
+    def _now(self, subject: str) -> str:
+        """The artifact that an event speaks of: what was pending then may be known by its digest since."""
+        if subject.startswith(PENDING_IDENT):
+            return self.ident_of_record(subject.removeprefix(PENDING_IDENT)) or subject
+        return subject
+
+    def _subjects(self, ident: str) -> list[str]:
+        """What an event may have called an artifact."""
+        query = "SELECT record FROM location JOIN artifact ON id = artifact WHERE ident = ?"
+        return [ident, *(PENDING_IDENT + row[0] for row in self.database.execute(query, (ident,)))]
+
+    def last_said(self, subject: str, name: str | None) -> str | None:
+        """When an artifact or a name was last spoken of; ISO time."""
+        row = self.database.execute(
+            "SELECT max(at) FROM event WHERE subject = ? OR (name = ? AND name IS NOT NULL)", (subject, name)
+        ).fetchone()
+        return row[0] if row else None
 
     # Taint
 
     def taint(self, ident: str) -> str | None:
         """Why an artifact itself must not be used, None when nothing was said or it was taken back."""
-        row = self.database.execute(
-            "SELECT event, reason FROM event WHERE subject = ? AND event IN ('taint', 'untaint') "
-            "ORDER BY at DESC, id DESC LIMIT 1",
-            (ident,),
-        ).fetchone()
+        subjects = self._subjects(ident)
+        row = self.database.execute(_LAST_TAINT.replace("MARKS", _marks(subjects)), subjects).fetchone()
         return (row[1] or "no reason given") if row and row[0] == "taint" else None
 
     def tainted_above(self, idents: Iterable[str]) -> dict[str, Tainted]:
         """For each of some artifacts that is tainted, itself or through what it was made from: by what."""
         rows = self.database.execute("SELECT DISTINCT subject FROM event WHERE event = 'taint'").fetchall()
-        tainted = {subject: reason for (subject,) in rows if (reason := self.taint(subject))}
+        named = {self._now(subject) for (subject,) in rows}
+        tainted = {ident: reason for ident in named if (reason := self.taint(ident))}
         found: dict[str, Tainted] = {}
         if not tainted:
             return found
@@ -209,12 +246,17 @@ class Index:
             layer = list(dict.fromkeys(e.artifact for e in self.inputs_of(runs) if e.artifact not in seen))
             seen |= set(layer)
 
+    def problems(self) -> tuple[str, ...]:
+        """Record files that could not be read, and why."""
+        rows = self.database.execute("SELECT file, message FROM problem ORDER BY file")
+        return tuple(f"{file}: {message}" for file, message in rows)
+
     # What is known
 
     def locations(self, ident: str) -> tuple[Location, ...]:
         """Where an artifact was left, the latest first."""
-        rows = self.database.execute(_LOCATIONS.format(marks="?"), (ident,))
-        return tuple(Location._make((*row[1:9], _object(row[9]))) for row in rows)
+        rows = self.database.execute(_LOCATIONS.replace("MARKS", "?"), (ident,))
+        return tuple(_location(row) for row in rows)
 
     def recent(self, type_: str | None, limit: int) -> tuple[str, ...]:
         """The artifacts recorded last, of one type or of all."""
@@ -239,18 +281,17 @@ class Index:
         """What is known of some artifacts, in their order."""
         places: dict[str, list[Location]] = {}
         types: dict[str, str | None] = {}
-        spoken_of: set[str] = set()
         for chunk in _chunks(list(idents)):
-            marks = _marks(chunk)
-            types |= dict(
-                self.database.execute(f"SELECT ident, type FROM artifact WHERE ident IN ({marks})", chunk)
-            )
-            for row in self.database.execute(_LOCATIONS.format(marks=marks), chunk):
-                places.setdefault(row[0], []).append(Location._make((*row[1:9], _object(row[9]))))
-            rows = self.database.execute(
-                f"SELECT DISTINCT subject FROM event WHERE subject IN ({marks})", chunk
-            )
-            spoken_of |= {row[0] for row in rows}
+            types |= dict(self.database.execute(_TYPES.replace("MARKS", _marks(chunk)), chunk))
+            for row in self.database.execute(_LOCATIONS.replace("MARKS", _marks(chunk)), chunk):
+                places.setdefault(row[0], []).append(_location(row))
+        # Most artifacts nobody ever spoke of: one question for all of them.
+        called = {PENDING_IDENT + p.record: ident for ident, found in places.items() for p in found}
+        called |= {ident: ident for ident in idents}
+        spoken_of: set[str] = set()
+        for chunk in _chunks(list(called)):
+            rows = self.database.execute(_SUBJECTS.replace("MARKS", _marks(chunk)), chunk)
+            spoken_of |= {called[row[0]] for row in rows}
         return {
             ident: self._node(ident, types.get(ident), places.get(ident, []), ident in spoken_of)
             for ident in idents
@@ -277,7 +318,7 @@ class Index:
         """What is known of some runs."""
         found = {}
         for chunk in _chunks(sorted(run_ids)):
-            for row in self.database.execute(_RUNS.format(marks=_marks(chunk)), chunk):
+            for row in self.database.execute(_RUNS.replace("MARKS", _marks(chunk)), chunk):
                 found[row[0]] = RunNode(
                     id=row[0],
                     step=row[1],
@@ -294,34 +335,49 @@ class Index:
 
     # Edges
 
-    def makers(self, idents: Iterable[str]) -> list[Edge]:
-        """From the runs that made artifacts; what is known by its path only was made where it lies."""
+    def makers(self, idents: Iterable[str], limit: int = -1) -> list[Edge]:
+        """From the runs that made artifacts."""
+        return self._edges(_MAKERS, list(idents), "output", limit)
+
+    def takers(self, idents: Iterable[str], limit: int = -1) -> list[Edge]:
+        """To the runs that took artifacts, also under the path that one lies at."""
         named = list(idents)
-        found = self._edges(_MAKERS.format(column="ident"), named, "output")
-        paths = [i.removeprefix("ref:") for i in named if i.startswith("ref:/")]
-        for edge in self._edges(_MAKERS.format(column="path"), paths, "output"):
-            found.append(replace(edge, artifact=f"ref:{edge.artifact}"))
+        found = self._edges(_TAKERS, named, "input", limit)
+        at_paths: dict[str, str] = {}
+        for chunk in _chunks(named):
+            rows = self.database.execute(_PATHS.replace("MARKS", _marks(chunk)), chunk)
+            at_paths |= {f"ref:{path_of(path)}": ident for ident, path in rows}
+        for edge in self._edges(_TAKERS, list(at_paths), "input", limit):
+            found.append(replace(edge, artifact=at_paths[edge.artifact]))
         return found
 
-    def takers(self, idents: Iterable[str]) -> list[Edge]:
-        """To the runs that took artifacts."""
-        return self._edges(_TAKERS, list(idents), "input")
+    def inputs_of(self, run_ids: Collection[str], limit: int = -1) -> list[Edge]:
+        """Into runs. What is known by its path only is what lies there, where that is on record."""
+        found = self._edges(_INPUTS, sorted(run_ids), "input", limit)
+        return [self._at_path(e) if e.artifact.startswith("ref:/") else e for e in found]
 
-    def inputs_of(self, run_ids: Collection[str]) -> list[Edge]:
-        """Into runs."""
-        return self._edges(_INPUTS, sorted(run_ids), "input")
-
-    def left_by(self, run_ids: Collection[str]) -> list[Edge]:
+    def left_by(self, run_ids: Collection[str], limit: int = -1) -> list[Edge]:
         """Out of runs."""
-        return self._edges(_LEFT, sorted(run_ids), "output")
+        return self._edges(_LEFT, sorted(run_ids), "output", limit)
 
-    def _edges(self, query: str, values: Sequence[str], direction: str) -> list[Edge]:
+    def _at_path(self, edge: Edge) -> Edge:
+        idents = self.idents_at(edge.artifact.removeprefix("ref:"))
+        return replace(edge, artifact=idents[0]) if idents else edge
+
+    def _edges(self, query: str, values: Sequence[str], direction: str, limit: int) -> list[Edge]:
         found: dict[Edge, None] = {}
         for chunk in _chunks(values):
-            marked = query.replace("MARKS", _marks(chunk))
-            for ident, run_id, port in self.database.execute(marked, chunk):
+            left = limit - len(found) if limit >= 0 else -1
+            if left == 0:
+                break
+            marked = query.replace("MARKS", _marks(chunk)) + " LIMIT ?"
+            for ident, run_id, port in self.database.execute(marked, (*chunk, left)):
                 found[Edge(ident, run_id, direction, port or "")] = None
         return list(found)
+
+
+def _location(row: Sequence[Any]) -> Location:
+    return Location._make((row[1], path_of(row[2]), *row[3:9], _object(row[9])))
 
 
 def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:

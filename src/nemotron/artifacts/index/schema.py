@@ -30,7 +30,7 @@ from nemotron.artifacts.records import (
 
 VERSION = 1
 # Made once: `json.dumps` with options makes an encoder for every call.
-_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 # SQLite takes 32766 values in one statement; far fewer are as fast.
 _CHUNK = 500
 ELSEWHERE, PENDING_IDENT = "elsewhere:", "record:"
@@ -39,7 +39,7 @@ TABLES = """
 CREATE TABLE artifact (id INTEGER PRIMARY KEY, ident TEXT NOT NULL UNIQUE, type TEXT);
 CREATE TABLE location (
     record TEXT PRIMARY KEY, artifact INTEGER NOT NULL, path TEXT, type TEXT, at TEXT, bytes INTEGER,
-    run INTEGER, port TEXT, step INTEGER, fingerprint TEXT, facts TEXT
+    run INTEGER, port TEXT, fingerprint TEXT, facts TEXT
 ) WITHOUT ROWID;
 CREATE TABLE run (
     id INTEGER PRIMARY KEY, run_id TEXT NOT NULL UNIQUE, rank INTEGER NOT NULL DEFAULT -1, step TEXT,
@@ -47,11 +47,11 @@ CREATE TABLE run (
     user TEXT, host TEXT, metrics TEXT
 );
 CREATE TABLE input (
-    run INTEGER, port TEXT, artifact INTEGER NOT NULL, reference TEXT, PRIMARY KEY (run, port, artifact)
+    run INTEGER, port TEXT, artifact INTEGER NOT NULL, PRIMARY KEY (run, port, artifact)
 ) WITHOUT ROWID;
 CREATE TABLE event (
     id TEXT PRIMARY KEY, event TEXT, at TEXT, subject TEXT, name TEXT, version INTEGER, alias TEXT,
-    digest TEXT, reason TEXT, user TEXT, waived TEXT
+    digest TEXT, reason TEXT
 ) WITHOUT ROWID;
 CREATE TABLE day (name TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE file (day TEXT, name TEXT, PRIMARY KEY (day, name)) WITHOUT ROWID;
@@ -63,7 +63,8 @@ CREATE INDEX location_at_path ON location (path);
 CREATE INDEX run_of_recipe ON run (recipe) WHERE recipe IS NOT NULL;
 CREATE INDEX input_artifact ON input (artifact, run);
 CREATE INDEX event_of_subject ON event (subject);
-CREATE INDEX event_of_name ON event (name) WHERE name IS NOT NULL;
+CREATE INDEX event_of_name ON event (name, event, version) WHERE name IS NOT NULL;
+CREATE INDEX event_of_taint ON event (event) WHERE event = 'taint';
 """
 
 _PUT_RUN = """
@@ -97,16 +98,16 @@ AND NOT EXISTS (SELECT 1 FROM input WHERE artifact = artifact.id)
 _MOVE_LOCATION = "UPDATE location SET artifact = (SELECT id FROM artifact WHERE ident = ?) WHERE record = ?"
 _PUT_LOCATION = """
 INSERT OR IGNORE INTO location
-    (artifact, run, path, type, at, bytes, port, step, fingerprint, facts, record)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    (artifact, run, path, type, at, bytes, port, fingerprint, facts, record)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-_PUT_INPUT = "INSERT OR IGNORE INTO input VALUES (?, ?, ?, ?)"
-_PUT_EVENT = "INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT_INPUT = "INSERT OR IGNORE INTO input VALUES (?, ?, ?)"
+_PUT_EVENT = "INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 def ident_of(record: ArtifactRecord) -> str:
     """What an artifact is known by: its digest, or its record while that is pending."""
-    return f"{PENDING_IDENT}{record.id}" if record.digest == PENDING else record.digest
+    return _plain(f"{PENDING_IDENT}{record.id}" if record.digest == PENDING else record.digest)
 
 
 class Writer:
@@ -121,7 +122,7 @@ class Writer:
         self._types: dict[str, str | None] = {}  # of artifacts, by ident
         self._run_ids: dict[str, None] = {}
         self._runs: list[tuple[object, ...]] = []
-        self._inputs: list[tuple[str, str, str, str | None]] = []
+        self._inputs: list[tuple[str, str, str]] = []
         self._locations: list[tuple[str, str | None, tuple[object, ...]]] = []
 
     def put(self, records: Sequence[Record]) -> None:
@@ -144,29 +145,30 @@ class Writer:
 
     def _attempt(self, record: AttemptRecord) -> None:
         ended = record.phase == "ended"
+        run_id, at = _plain(record.run_id), _plain(record.at)
         self._runs.append(
             (
-                record.run_id,
+                run_id,
                 record.attempt * len(PHASES) + PHASES.index(record.phase),
-                record.step,
-                record.engine,
-                record.recipe_digest,
-                record.directory,
+                _text(record.step),
+                _text(record.engine),
+                _text(record.recipe_digest),
+                _text(record.directory),
                 # An end alone tells nothing of the beginning.
-                None if ended else record.at,
-                record.at if ended else None,
+                None if ended else at,
+                at if ended else None,
                 record.exit_code,
-                record.reason,
-                record.user,
-                record.host,
+                _text(record.reason),
+                _text(record.user),
+                _text(record.host),
                 _json(record.metrics),
             )
         )
         for port, given in (record.inputs or {}).items():
-            ident = _input_ident(given)
+            ident = _input_ident(given) if isinstance(given, Mapping) else None
             if ident is not None:
                 self._saw(ident, _text(given.get("type")))
-                self._inputs.append((record.run_id, port, ident, _text(given.get("reference"))))
+                self._inputs.append((run_id, _plain(port), ident))
 
     def _artifact_record(self, record: ArtifactRecord) -> None:
         ident = ident_of(record)
@@ -176,17 +178,16 @@ class Writer:
             self._run_ids[run_id] = None
         elif record.history:
             run_id = self._made_elsewhere(record, record.history)
-        self._saw(ident, record.type)
+        self._saw(ident, _plain(record.type))
         row = (
-            record.path,
-            record.type,
-            record.at,
+            path_value(record.path),
+            _plain(record.type),
+            _plain(record.at),
             record.bytes,
             _text(made_by.get("port")),
-            made_by.get("step_of_training"),
-            record.fingerprint,
+            _text(record.fingerprint),
             _json(record.facts),
-            record.id,
+            _plain(record.id),
         )
         self._locations.append((ident, run_id, row))
 
@@ -195,16 +196,15 @@ class Writer:
         parents = history.get("parents")
         if not isinstance(parents, list) or not parents:
             return None
-        run_id = ELSEWHERE + record.id
+        run_id = _plain(ELSEWHERE + record.id)
         tool = _text(history.get("tool")) or "elsewhere"
         unknown = (None,) * 5
         self._runs.append((run_id, 0, tool, None, None, None, _text(history.get("at")), None, *unknown))
         for parent in parents:
             if isinstance(parent, Mapping):
-                reference = _text(parent.get("reference")) or "?"
-                ident = _text(parent.get("digest")) or f"ref:{reference}"
+                ident = _text(parent.get("digest")) or f"ref:{_text(parent.get('reference')) or '?'}"
                 self._saw(ident, None)
-                self._inputs.append((run_id, _text(parent.get("role")) or "parent", ident, reference))
+                self._inputs.append((run_id, _text(parent.get("role")) or "parent", ident))
         return run_id
 
     def _saw(self, ident: str, type_: str | None) -> None:
@@ -221,7 +221,7 @@ class Writer:
         names = dict.fromkeys([*self._run_ids, *(str(row[0]) for row in self._runs)])
         runs = self._numbers("SELECT run_id, id FROM run WHERE run_id IN (MARKS)", list(names))
         self._database.executemany(
-            _PUT_INPUT, [(runs[run], port, artifacts[ident], ref) for run, port, ident, ref in self._inputs]
+            _PUT_INPUT, [(runs[run], port, artifacts[ident]) for run, port, ident in self._inputs]
         )
         self._database.executemany(
             _PUT_LOCATION,
@@ -266,26 +266,24 @@ class Writer:
 
 def _event_row(record: EventRecord) -> tuple[object, ...]:
     return (
-        record.id,
+        _plain(record.id),
         record.event,
-        record.at,
-        record.subject,
-        record.name,
+        _plain(record.at),
+        _text(record.subject),
+        _text(record.name),
         record.version,
-        record.alias,
-        record.digest,
-        record.reason,
-        record.user,
-        _json(record.waived),
+        _text(record.alias),
+        _text(record.digest),
+        _text(record.reason),
     )
 
 
 def _input_ident(given: Mapping[str, Any]) -> str | None:
-    digest = given.get("digest")
-    if isinstance(digest, str) and digest and digest != PENDING:
+    digest = _text(given.get("digest"))
+    if digest and digest != PENDING:
         return digest
-    name = given.get("reference") or given.get("path")
-    return f"ref:{name}" if isinstance(name, str) else None
+    name = _text(given.get("reference") or given.get("path"))
+    return f"ref:{name}" if name else None
 
 
 def _json(value: Mapping[str, Any] | None) -> str | None:
@@ -293,4 +291,23 @@ def _json(value: Mapping[str, Any] | None) -> str | None:
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    return _plain(value) if isinstance(value, str) else None
+
+
+def _plain(text: str) -> str:
+    """Text that SQLite takes: half of a character, as names of odd files hold, becomes an escape."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def path_value(path: str) -> str | bytes:
+    """A path as its column holds it: text, or bytes where it is none."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return path.encode("utf-8", "surrogateescape")
+    return path
+
+
+def path_of(value: str | bytes) -> str:
+    """The path that `path_value` made."""
+    return value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")

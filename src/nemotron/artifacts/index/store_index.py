@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping
 
-from nemotron.artifacts.index.database import forget_index, open_index
+from nemotron.artifacts.index.database import forget_index, index_in_memory, is_damaged, open_index
 from nemotron.artifacts.index.queries import Index
 from nemotron.artifacts.index.sync import Progress, sync_index
 from nemotron.artifacts.store import Store
@@ -21,10 +21,14 @@ def store_index(store: Store, environ: Mapping[str, str], progress: Progress | N
     database = open_index(store.root, environ)
     try:
         sync_index(database, store.records_dir, progress)
-    except sqlite3.DatabaseError:
-        # A damaged file: the records hold everything that was in it.
+    except sqlite3.Error as problem:
         database.close()
-        return rebuild_index(store, environ, progress)
+        if is_damaged(problem):
+            # The records hold everything that was in it.
+            return rebuild_index(store, environ, progress)
+        # No room on the disk, say: this command has its index, and the next one tries again.
+        database = index_in_memory()
+        sync_index(database, store.records_dir, progress)
     return Index(database, stale)
 
 
@@ -36,12 +40,14 @@ def catch_up(store: Store) -> str | None:
     if store.remote is None:
         return None
     from nemotron.artifacts.mirror import sync_records
-    from nemotron.errors import Conflict, SchedulerError
+    from nemotron.errors import NemotronError
 
     try:
-        sync_records(store)
-    except (SchedulerError, Conflict) as problem:
+        synced = sync_records(store)
+    except NemotronError as problem:
         return f"records of others may be missing: {problem.what}"
+    if synced.findings:
+        return f"{len(synced.findings)} files at the store's URL are no records: {synced.findings[0].message}"
     return None
 
 

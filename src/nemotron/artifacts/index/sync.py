@@ -44,16 +44,29 @@ def sync_index(database: sqlite3.Connection, records_dir: Path, progress: Progre
             _empty(database)
             return sync_index(database, records_dir, progress)
         news += [(day, name) for name in sorted(names - seen)]
+    again: set[str] = set()
     with _no_collection(), _in_bulk(database, len(news) if not known else 0):
         for start in range(0, len(news), _BATCH):
             batch = news[start : start + _BATCH]
-            _absorb(database, records_dir, batch)
+            again |= _absorb(database, records_dir, batch)
             if progress is not None:
                 progress(start + len(batch), len(news))
-    if any(known.get(day) != days[day] for day in changed):
+    _complete(database)
+    states = {day: "" if day in again else days[day] for day in changed}
+    if any(known.get(day) != state for day, state in states.items()):
         with transaction(database):
-            database.executemany("INSERT OR REPLACE INTO day VALUES (?, ?)", [(d, days[d]) for d in changed])
+            database.executemany("INSERT OR REPLACE INTO day VALUES (?, ?)", list(states.items()))
     return None
+
+
+def _complete(database: sqlite3.Connection) -> None:
+    """Make the indexes that a reading in bulk which was cut off has left out."""
+    wanted = [words for words in INDEXES.split(";") if words.strip()]
+    there = "SELECT count(*) FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
+    if database.execute(there).fetchone()[0] < len(wanted):
+        with transaction(database):
+            for words in wanted:
+                database.execute(words.replace("CREATE INDEX", "CREATE INDEX IF NOT EXISTS"))
 
 
 @contextlib.contextmanager
@@ -66,12 +79,7 @@ def _in_bulk(database: sqlite3.Connection, count: int) -> Iterator[None]:
         for words in INDEXES.split(";"):
             if words.strip():
                 database.execute(f"DROP INDEX IF EXISTS {words.split()[2]}")
-    try:
-        yield
-    finally:
-        with transaction(database):
-            for words in INDEXES.split(";"):
-                database.execute(words.replace("CREATE INDEX", "CREATE INDEX IF NOT EXISTS"))
+    yield
 
 
 @contextlib.contextmanager
@@ -86,8 +94,12 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _absorb(database: sqlite3.Connection, records_dir: Path, batch: list[tuple[str, str]]) -> None:
-    """Read record files and write their rows in one transaction; reading holds up no other writer."""
+def _absorb(database: sqlite3.Connection, records_dir: Path, batch: list[tuple[str, str]]) -> set[str]:
+    """Read record files and write their rows in one transaction; reading holds up no other writer.
+
+    Returns the days with files that may be readable the next time.
+    """
+    again: set[str] = set()
     records: list[Record] = []
     read: list[tuple[str, str]] = []
     problems: list[tuple[str, str]] = []
@@ -97,14 +109,17 @@ def _absorb(database: sqlite3.Connection, records_dir: Path, batch: list[tuple[s
         if isinstance(found, Finding):
             problems.append((f"{day}/{name}", found.message))
             if found.id == "record.unreadable":
-                continue  # perhaps readable the next time
+                again.add(day)
+                continue
         else:
             records.append(found)
         read.append((day, name))
     with transaction(database):
         Writer(database).put(records)
+        database.executemany("DELETE FROM problem WHERE file = ?", [(f"{day}/{name}",) for day, name in read])
         database.executemany("INSERT OR IGNORE INTO file VALUES (?, ?)", read)
         database.executemany("INSERT OR REPLACE INTO problem VALUES (?, ?)", problems)
+    return again
 
 
 def _days(records_dir: Path) -> dict[str, str]:
