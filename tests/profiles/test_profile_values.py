@@ -184,7 +184,7 @@ def test_variables_become_what_their_key_takes(load: Load) -> None:
         time = "${oc.env:T,'04:00:00'}"
         remote_job_dir = "${workspace}/runs"
         workspace = "/w/${oc.env:ME,}"
-        setup_lines = ['echo \\${HOME} $HOME', 'sed s/\\\\\\${x}// ${oc.env:ME,}', 'a\\b']
+        setup_lines = ['echo \\${HOME} $HOME', 'sed s/\\\\\\${x}// ${oc.env:ME}', 'a\\b']
         [a.env_vars]
         N = "${oc.env:N,2}"
     """
@@ -199,7 +199,7 @@ def test_variables_become_what_their_key_takes(load: Load) -> None:
         "setup_lines": ["echo ${HOME} $HOME", "sed s/\\${x}// me", "a\\b"],
         "env_vars": {"N": "7"},
     }
-    assert ("error", "profiles.kind") in of(load(text, N="many"))
+    assert ("error", "profiles.kind") in of(load(text, N="many", ME="me"))
 
 
 def test_a_missing_variable_matters_to_its_own_profile_only(load: Load) -> None:
