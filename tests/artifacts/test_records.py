@@ -241,17 +241,18 @@ def test_times_are_in_utc_to_the_millisecond() -> None:
 
 
 texts = st.text(max_size=6)
-mappings = st.dictionaries(texts, st.none() | st.integers(-(2**63) + 1, 2**63 - 1) | texts | st.lists(texts, max_size=2), max_size=3)
+whole = st.integers(-(2**63) + 1, 2**63 - 1)
+mappings = st.dictionaries(texts, st.none() | whole | texts | st.lists(texts, max_size=2), max_size=3)
 attempts = st.builds(
     AttemptRecord,
     run_id=texts,
-    attempt=st.integers(-(2**63) + 1, 2**63 - 1),
+    attempt=whole,
     phase=st.sampled_from(PHASES),
     at=texts,
     step=st.none() | texts,
-    exit_code=st.none() | st.integers(-(2**63) + 1, 2**63 - 1),
+    exit_code=st.none() | whole,
     metrics=st.none() | mappings,
-    extra=st.dictionaries(texts.map(lambda key: "x_" + key), st.integers(-(2**63) + 1, 2**63 - 1) | texts, max_size=3),
+    extra=st.dictionaries(texts.map(lambda key: "x_" + key), whole | texts, max_size=3),
 )
 artifacts = st.builds(
     ArtifactRecord,
