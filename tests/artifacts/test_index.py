@@ -402,6 +402,8 @@ def test_a_path_that_is_not_utf8_comes_back_as_it_is(store: Store, environ: dict
     index = store_index(store, environ)
     assert index.idents_at(odd) == (digest_of(1),)
     assert index.locations(digest_of(1))[0].path == odd
+    assert lineage_of(index, digest_of(1), up=2, down=2).artifacts[digest_of(1)].paths == (odd,)
+    assert not index.has(f"ref:{odd}") and index.ident_of_record(odd) is None and index.run_ids(odd) == ()
 
 
 def test_what_is_tainted_while_it_is_pending_stays_tainted_under_its_digest() -> None:

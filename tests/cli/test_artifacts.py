@@ -266,3 +266,35 @@ def test_records_name_who_and_where_but_no_secrets(
     cli("artifacts", "alias", ran, "counts:best", "-m", "why not")
     text = json.dumps(world.records())
     assert "why not" in text and "hf_very_secret" not in text
+
+
+def test_a_file_whose_name_is_no_text_is_an_artifact_like_any_other(world: Any, cli: Cli) -> None:
+    name = b"chats\xff.jsonl"
+    row = '{"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]}\n'
+    (world.work / os.fsdecode(name)).write_text(row, encoding="utf-8")
+    for words in (
+        ("artifacts", "check", name, "--json"),
+        ("artifacts", "add", name, "--name", "odd", "--json"),
+        ("artifacts", "list"),
+        ("artifacts", "show", name, "--json"),
+        ("artifacts", "lineage", name, "--json"),
+        ("artifacts", "verify", name),
+        ("steps", "run", "use/count", "-i", b"rows=" + name, "--json"),
+        ("artifacts", "lineage", "odd"),
+    ):
+        done = world.run(*words)
+        assert done.code == 0 and "Traceback" not in done.err, (words, done.err)
+        if "--json" in words:
+            json.loads(done.out)
+    assert world.run("artifacts", "show", b"\xff").code == 3
+
+
+def test_a_full_stdout_is_told_without_a_traceback(world: Any, ran: str) -> None:
+    import subprocess
+
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        words = world.command("artifacts", "list", "--json")
+        done = subprocess.run(
+            words, stdout=full, stderr=subprocess.PIPE, text=True, env=world.environ, cwd=world.work
+        )
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "no space" in done.stderr

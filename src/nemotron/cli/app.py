@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import json
@@ -106,6 +107,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 
 def _report(problem: NemotronError, as_json: bool) -> int:
     if as_json:
-        print(json.dumps({"error": problem.as_dict()}, ensure_ascii=False))
+        with contextlib.suppress(OSError):  # stdout itself may be the problem; stderr tells it then
+            print(json.dumps({"error": problem.as_dict()}, ensure_ascii=False), flush=True)
     print(problem.render(), file=sys.stderr)
     return problem.exit_code

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from nemotron.artifacts.index.schema import ELSEWHERE, PENDING_IDENT, path_of, path_value
+from nemotron.artifacts.index.schema import ELSEWHERE, PENDING_IDENT, path_of, path_value, plain_text
 from nemotron.artifacts.lineage import ArtifactNode, Edge, RunNode
 
 LATEST = "latest"
@@ -108,18 +108,23 @@ class Index:
         self.database = database
         self.stale = stale
 
+    def _ask(self, query: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        """Any text may be asked for: what the columns cannot hold is written there in another way."""
+        given = [plain_text(value) if isinstance(value, str) else value for value in values]
+        return self.database.execute(query, given)
+
     # Which artifact is meant
 
     def ident_of_record(self, record: str) -> str | None:
         """The artifact of a record's id."""
-        row = self.database.execute(
+        row = self._ask(
             "SELECT ident FROM location JOIN artifact ON id = artifact WHERE record = ?", (record,)
         ).fetchone()
         return row[0] if row else None
 
     def idents_by_prefix(self, prefix: str, limit: int = 12) -> tuple[str, ...]:
         """Artifacts whose ident begins with `prefix`."""
-        rows = self.database.execute(
+        rows = self._ask(
             "SELECT ident FROM artifact WHERE ident >= ? AND ident < ? ORDER BY ident LIMIT ?",
             (prefix, prefix + "\U0010ffff", limit),
         )
@@ -127,13 +132,11 @@ class Index:
 
     def has(self, ident: str) -> bool:
         """Whether anything is known of an artifact."""
-        return (
-            self.database.execute("SELECT 1 FROM artifact WHERE ident = ?", (ident,)).fetchone() is not None
-        )
+        return self._ask("SELECT 1 FROM artifact WHERE ident = ?", (ident,)).fetchone() is not None
 
     def idents_at(self, path: str) -> tuple[str, ...]:
         """What was left at a path, the latest first."""
-        rows = self.database.execute(
+        rows = self._ask(
             "SELECT ident FROM location JOIN artifact ON id = artifact WHERE path = ? "
             "ORDER BY at DESC, record",
             (path_value(path),),
@@ -142,7 +145,7 @@ class Index:
 
     def run_ids(self, prefix: str, limit: int = 12) -> tuple[str, ...]:
         """Runs whose id begins with `prefix`."""
-        rows = self.database.execute(
+        rows = self._ask(
             "SELECT run_id FROM run WHERE run_id >= ? AND run_id < ? ORDER BY run_id LIMIT ?",
             (prefix, prefix + "\U0010ffff", limit),
         )
@@ -150,7 +153,7 @@ class Index:
 
     def outputs_of(self, run_id: str) -> dict[str, str]:
         """What a run left, by port; a checkpoint that is not the output is at `PORT/step_N`."""
-        rows = self.database.execute(
+        rows = self._ask(
             "SELECT port, ident FROM location JOIN artifact ON artifact.id = artifact "
             "JOIN run ON run.id = run WHERE run_id = ? ORDER BY port, at, record",
             (run_id,),
@@ -161,12 +164,12 @@ class Index:
 
     def names(self) -> tuple[str, ...]:
         """All names that were given."""
-        rows = self.database.execute("SELECT DISTINCT name FROM event WHERE name IS NOT NULL ORDER BY name")
+        rows = self._ask("SELECT DISTINCT name FROM event WHERE name IS NOT NULL ORDER BY name")
         return tuple(row[0] for row in rows)
 
     def versions(self, name: str) -> tuple[Version, ...]:
         """The versions of a name, the first one first. Of two that claim one number the earlier counts."""
-        rows = self.database.execute(_VERSIONS, (name,))
+        rows = self._ask(_VERSIONS, (name,))
         found: dict[int, Version] = {}
         for row in rows:
             found.setdefault(row[1], Version(row[0], row[1], self._now(row[2]), row[3]))
@@ -174,7 +177,7 @@ class Index:
 
     def aliases(self, name: str) -> dict[str, str]:
         """The artifact that each alias of a name means now."""
-        rows = self.database.execute(
+        rows = self._ask(
             "SELECT alias, version, subject FROM event WHERE name = ? AND event = 'alias' "
             "AND alias IS NOT NULL ORDER BY at, id",
             (name,),
@@ -186,10 +189,10 @@ class Index:
         """Every `NAME:vN` and `NAME:ALIAS` that means an artifact now."""
         found = []
         subjects = self._subjects(ident)
-        rows = self.database.execute(_LABELS.replace("MARKS", _marks(subjects)), subjects)
+        rows = self._ask(_LABELS.replace("MARKS", _marks(subjects)), subjects)
         for name, numbers in itertools.groupby(rows.fetchall(), key=lambda row: row[0]):
             for _, number in numbers:
-                first = self.database.execute(_FIRST_CLAIM, (name, number)).fetchone()
+                first = self._ask(_FIRST_CLAIM, (name, number)).fetchone()
                 if first[0] in subjects:
                     found.append(f"{name}:v{number}")
             found += [f"{name}:{alias}" for alias, meant in self.aliases(name).items() if meant == ident]
@@ -204,11 +207,11 @@ class Index:
     def _subjects(self, ident: str) -> list[str]:
         """What an event may have called an artifact."""
         query = "SELECT record FROM location JOIN artifact ON id = artifact WHERE ident = ?"
-        return [ident, *(PENDING_IDENT + row[0] for row in self.database.execute(query, (ident,)))]
+        return [ident, *(PENDING_IDENT + row[0] for row in self._ask(query, (ident,)))]
 
     def last_said(self, subject: str, name: str | None) -> str | None:
         """When an artifact or a name was last spoken of; ISO time."""
-        row = self.database.execute(
+        row = self._ask(
             "SELECT max(at) FROM event WHERE subject = ? OR (name = ? AND name IS NOT NULL)", (subject, name)
         ).fetchone()
         return row[0] if row else None
@@ -218,12 +221,12 @@ class Index:
     def taint(self, ident: str) -> str | None:
         """Why an artifact itself must not be used, None when nothing was said or it was taken back."""
         subjects = self._subjects(ident)
-        row = self.database.execute(_LAST_TAINT.replace("MARKS", _marks(subjects)), subjects).fetchone()
+        row = self._ask(_LAST_TAINT.replace("MARKS", _marks(subjects)), subjects).fetchone()
         return (row[1] or "no reason given") if row and row[0] == "taint" else None
 
     def tainted_above(self, idents: Iterable[str]) -> dict[str, Tainted]:
         """For each of some artifacts that is tainted, itself or through what it was made from: by what."""
-        rows = self.database.execute("SELECT DISTINCT subject FROM event WHERE event = 'taint'").fetchall()
+        rows = self._ask("SELECT DISTINCT subject FROM event WHERE event = 'taint'").fetchall()
         named = {self._now(subject) for (subject,) in rows}
         tainted = {ident: reason for ident in named if (reason := self.taint(ident))}
         found: dict[str, Tainted] = {}
@@ -248,20 +251,20 @@ class Index:
 
     def problems(self) -> tuple[str, ...]:
         """Record files that could not be read, and why."""
-        rows = self.database.execute("SELECT file, message FROM problem ORDER BY file")
+        rows = self._ask("SELECT file, message FROM problem ORDER BY file")
         return tuple(f"{file}: {message}" for file, message in rows)
 
     # What is known
 
     def locations(self, ident: str) -> tuple[Location, ...]:
         """Where an artifact was left, the latest first."""
-        rows = self.database.execute(_LOCATIONS.replace("MARKS", "?"), (ident,))
+        rows = self._ask(_LOCATIONS.replace("MARKS", "?"), (ident,))
         return tuple(_location(row) for row in rows)
 
     def recent(self, type_: str | None, limit: int) -> tuple[str, ...]:
         """The artifacts recorded last, of one type or of all."""
         where = "WHERE location.type = ?" if type_ else ""
-        rows = self.database.execute(
+        rows = self._ask(
             f"SELECT ident FROM location JOIN artifact ON id = artifact {where} "
             "GROUP BY artifact ORDER BY max(at) DESC, ident LIMIT ?",
             (type_, limit) if type_ else (limit,),
@@ -270,7 +273,7 @@ class Index:
 
     def finished(self, recipe: str) -> tuple[str, ...]:
         """Directories of runs of a recipe that ended well, the latest first."""
-        rows = self.database.execute(
+        rows = self._ask(
             "SELECT directory FROM run WHERE recipe = ? AND exit_code = 0 AND directory IS NOT NULL "
             "ORDER BY ended DESC, run_id",
             (recipe,),
@@ -282,15 +285,15 @@ class Index:
         places: dict[str, list[Location]] = {}
         types: dict[str, str | None] = {}
         for chunk in _chunks(list(idents)):
-            types |= dict(self.database.execute(_TYPES.replace("MARKS", _marks(chunk)), chunk))
-            for row in self.database.execute(_LOCATIONS.replace("MARKS", _marks(chunk)), chunk):
+            types |= dict(self._ask(_TYPES.replace("MARKS", _marks(chunk)), chunk))
+            for row in self._ask(_LOCATIONS.replace("MARKS", _marks(chunk)), chunk):
                 places.setdefault(row[0], []).append(_location(row))
         # Most artifacts nobody ever spoke of: one question for all of them.
         called = {PENDING_IDENT + p.record: ident for ident, found in places.items() for p in found}
         called |= {ident: ident for ident in idents}
         spoken_of: set[str] = set()
         for chunk in _chunks(list(called)):
-            rows = self.database.execute(_SUBJECTS.replace("MARKS", _marks(chunk)), chunk)
+            rows = self._ask(_SUBJECTS.replace("MARKS", _marks(chunk)), chunk)
             spoken_of |= {called[row[0]] for row in rows}
         return {
             ident: self._node(ident, types.get(ident), places.get(ident, []), ident in spoken_of)
@@ -318,7 +321,7 @@ class Index:
         """What is known of some runs."""
         found = {}
         for chunk in _chunks(sorted(run_ids)):
-            for row in self.database.execute(_RUNS.replace("MARKS", _marks(chunk)), chunk):
+            for row in self._ask(_RUNS.replace("MARKS", _marks(chunk)), chunk):
                 found[row[0]] = RunNode(
                     id=row[0],
                     step=row[1],
@@ -345,8 +348,8 @@ class Index:
         found = self._edges(_TAKERS, named, "input", limit)
         at_paths: dict[str, str] = {}
         for chunk in _chunks(named):
-            rows = self.database.execute(_PATHS.replace("MARKS", _marks(chunk)), chunk)
-            at_paths |= {f"ref:{path_of(path)}": ident for ident, path in rows}
+            rows = self._ask(_PATHS.replace("MARKS", _marks(chunk)), chunk)
+            at_paths |= {plain_text(f"ref:{path_of(path)}"): ident for ident, path in rows}
         for edge in self._edges(_TAKERS, list(at_paths), "input", limit):
             found.append(replace(edge, artifact=at_paths[edge.artifact]))
         return found
@@ -371,7 +374,7 @@ class Index:
             if left == 0:
                 break
             marked = query.replace("MARKS", _marks(chunk)) + " LIMIT ?"
-            for ident, run_id, port in self.database.execute(marked, (*chunk, left)):
+            for ident, run_id, port in self._ask(marked, (*chunk, left)):
                 found[Edge(ident, run_id, direction, port or "")] = None
         return list(found)
 

@@ -107,7 +107,7 @@ _PUT_EVENT = "INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 def ident_of(record: ArtifactRecord) -> str:
     """What an artifact is known by: its digest, or its record while that is pending."""
-    return _plain(f"{PENDING_IDENT}{record.id}" if record.digest == PENDING else record.digest)
+    return plain_text(f"{PENDING_IDENT}{record.id}" if record.digest == PENDING else record.digest)
 
 
 class Writer:
@@ -145,7 +145,7 @@ class Writer:
 
     def _attempt(self, record: AttemptRecord) -> None:
         ended = record.phase == "ended"
-        run_id, at = _plain(record.run_id), _plain(record.at)
+        run_id, at = plain_text(record.run_id), plain_text(record.at)
         self._runs.append(
             (
                 run_id,
@@ -168,7 +168,7 @@ class Writer:
             ident = _input_ident(given) if isinstance(given, Mapping) else None
             if ident is not None:
                 self._saw(ident, _text(given.get("type")))
-                self._inputs.append((run_id, _plain(port), ident))
+                self._inputs.append((run_id, plain_text(port), ident))
 
     def _artifact_record(self, record: ArtifactRecord) -> None:
         ident = ident_of(record)
@@ -178,16 +178,16 @@ class Writer:
             self._run_ids[run_id] = None
         elif record.history:
             run_id = self._made_elsewhere(record, record.history)
-        self._saw(ident, _plain(record.type))
+        self._saw(ident, plain_text(record.type))
         row = (
             path_value(record.path),
-            _plain(record.type),
-            _plain(record.at),
+            plain_text(record.type),
+            plain_text(record.at),
             record.bytes,
             _text(made_by.get("port")),
             _text(record.fingerprint),
             _json(record.facts),
-            _plain(record.id),
+            plain_text(record.id),
         )
         self._locations.append((ident, run_id, row))
 
@@ -196,7 +196,7 @@ class Writer:
         parents = history.get("parents")
         if not isinstance(parents, list) or not parents:
             return None
-        run_id = _plain(ELSEWHERE + record.id)
+        run_id = plain_text(ELSEWHERE + record.id)
         tool = _text(history.get("tool")) or "elsewhere"
         unknown = (None,) * 5
         self._runs.append((run_id, 0, tool, None, None, None, _text(history.get("at")), None, *unknown))
@@ -266,9 +266,9 @@ class Writer:
 
 def _event_row(record: EventRecord) -> tuple[object, ...]:
     return (
-        _plain(record.id),
+        plain_text(record.id),
         record.event,
-        _plain(record.at),
+        plain_text(record.at),
         _text(record.subject),
         _text(record.name),
         record.version,
@@ -291,10 +291,10 @@ def _json(value: Mapping[str, Any] | None) -> str | None:
 
 
 def _text(value: object) -> str | None:
-    return _plain(value) if isinstance(value, str) else None
+    return plain_text(value) if isinstance(value, str) else None
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """Text that SQLite takes: half of a character, as names of odd files hold, becomes an escape."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
