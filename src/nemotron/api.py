@@ -13,9 +13,9 @@ from nemotron.artifacts.runs import Run
 from nemotron.artifacts.store import Store, find_store
 from nemotron.exports.watcher import WandbWatcher
 from nemotron.launch.launcher import Launched, Launcher, SilentWatcher, Watcher
-from nemotron.planning.build import Request
 from nemotron.planning.build import plan_step as _plan
 from nemotron.planning.plan import Plan
+from nemotron.planning.request import Request
 
 
 def plan_step(

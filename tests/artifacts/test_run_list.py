@@ -120,7 +120,7 @@ def test_a_run_is_listed_as_its_last_record_tells(store: Store) -> None:
         ("ended", {"exit_code": 130, "reason": "interrupted"}, "interrupted"),
         ("started", {}, "unknown"),
         ("started", {"directory": None}, "unknown"),
-        ("submitted", {}, "prepared"),
+        ("submitted", {}, "unknown"),
     ],
 )
 def test_the_state_of_a_run_that_is_not_here(

@@ -70,15 +70,34 @@ def test_the_arguments_that_a_model_generated_are_its_own_mistake(tmp_path: Path
     assert found(checked(tmp_path, [prompt], "prompt_jsonl")) == [("data.tool_arguments", "error", 1)]
 
 
-def test_a_call_of_a_tool_that_the_row_does_not_declare_is_a_warning(tmp_path: Path) -> None:
+def test_calls_of_tools_that_rows_do_not_declare_are_one_warning(tmp_path: Path) -> None:
     rows = [calling([nested("sub"), nested("mul")]), changed(CHAT, "tools"), calling([flat()], name="sub")]
     result = checked(tmp_path, rows)
-    assert [f for f in found(result) if f[0] == "data.undeclared_tool"] == [
-        ("data.undeclared_tool", "warning", line) for line in (1, 2, 3)
-    ]
-    assert "'add', which the row does not declare" in result.findings[0].message
-    assert result.findings[0].valid == "'mul', 'sub'"
-    assert "declares no tools" in result.findings[1].message
+    (finding,) = [f for f in result.findings if f.id == "data.undeclared_tool"]
+    assert (finding.severity, finding.where) == ("warning", f"{tmp_path / 'rows.jsonl'}:1")
+    assert finding.message.startswith("3 calls in 3 rows are of tools without a definition; the first: ")
+    assert "'add', which the row does not declare" in finding.message
+    assert finding.valid == "'mul', 'sub'"
+    (finding,) = checked(tmp_path, [changed(CHAT, "tools")]).findings
+    assert finding.message.startswith("messages[2].tool_calls[0].function calls 'add'")
+    assert "declares no tools" in finding.message
+
+
+def test_tools_that_only_the_response_tells_are_declared(tmp_path: Path) -> None:
+    call = {"type": "function_call", "name": "add", "arguments": "{}", "call_id": "c"}
+    row = changed(changed(ROLLOUT, "response.output.0", call), "response.tools", [flat()])
+    assert found(checked(tmp_path, [row], "rollout_jsonl")) == []
+    asked = changed(row, "responses_create_params.tools", [])
+    assert found(checked(tmp_path, [asked], "rollout_jsonl")) == []
+    other = changed(row, "responses_create_params.tools", [flat("sub")])
+    assert found(checked(tmp_path, [other], "rollout_jsonl")) == [("data.undeclared_tool", "warning", 1)]
+
+
+def test_a_prompt_among_rollouts_is_a_warning(tmp_path: Path) -> None:
+    prompt = changed(changed(ROLLOUT, "response"), "reward")
+    result = checked(tmp_path, [ROLLOUT, prompt], "rollout_jsonl")
+    assert found(result) == [("data.no_response", "warning", 2)]
+    assert result.ok
 
 
 def test_calls_in_every_kind_of_row_are_seen(tmp_path: Path) -> None:
@@ -96,7 +115,7 @@ def test_calls_in_every_kind_of_row_are_seen(tmp_path: Path) -> None:
         assert checked(tmp_path, [row], kind).facts["findings"] == both
     call = {"type": "function_call", "name": "gone", "arguments": "{"}
     lists = {"response": {"output": [[call], [call, call]]}, "reward": 1}
-    twice = {"data.tool_arguments": 2, "data.undeclared_tool": 2}
+    twice = {"data.tool_arguments": 2, "data.undeclared_tool": 1}
     assert checked(tmp_path, [lists], "rollout_jsonl").facts["findings"] == twice
 
 

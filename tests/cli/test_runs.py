@@ -44,8 +44,8 @@ def test_runs_are_listed_newest_first_with_their_state(world: Any, cli: Cli, ran
     assert listed[0]["run"] == world.runs()[-1].name
     assert len(cli("runs", "list", "--limit", "2", "--json").json["runs"]) == 2
     text = cli("runs", "list").out.splitlines()
-    assert text[0].split() == ["RUN", "STEP", "ENGINE", "STATE", "LAST", "METRICS"]
-    assert text[1].split()[:4] == [listed[0]["run"], "use/count", "script", "succeeded"]
+    assert text[0].split() == ["RUN", "STEP", "ENGINE", "STATE", "JOB", "WHERE", "LAST", "METRICS"]
+    assert text[1].split()[:6] == [listed[0]["run"], "use/count", "script", "succeeded", "-", "local"]
 
 
 def test_a_run_is_shown_by_any_unambiguous_beginning(world: Any, cli: Cli, ran: str) -> None:

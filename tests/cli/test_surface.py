@@ -34,6 +34,8 @@ COMMANDS = {
         "--force-squash",
         "-i/--input=...",
         "--engine=",
+        "--chain=",
+        "--stub",
         "--no-cache",
         "--waive=...",
         "--explain=",
@@ -41,9 +43,12 @@ COMMANDS = {
         "--json",
     ],
     "nemotron runs": [],
-    "nemotron runs list": ["--limit=", "--json"],
-    "nemotron runs show": ["RUN", "--json"],
-    "nemotron runs logs": ["RUN", "-f/--follow", "--json"],
+    "nemotron runs list": ["--limit=", "--no-refresh", "--json"],
+    "nemotron runs show": ["RUN", "--no-refresh", "--json"],
+    "nemotron runs logs": ["RUN", "-f/--follow", "--node=", "--json"],
+    "nemotron runs wait": ["RUN...", "--timeout=", "--json"],
+    "nemotron runs cancel": ["RUN...", "--timeout=", "--json"],
+    "nemotron runs diff": ["RUN", "OTHER", "--json"],
     "nemotron runs export": ["RUN", "--format=", "-o="],
     "nemotron artifacts": [],
     "nemotron artifacts list": ["--type=", "--limit=", "--json"],
@@ -107,7 +112,7 @@ PLAN = sorted(
             "config_file",
         ),
         *("builds", "notes", "findings", "late", "waived", "engine_problem", "done_by", "resumes"),
-        *("done_at", "because", "edges"),
+        *("done_at", "because", "edges", "planned_steps"),
     ]
 )
 RECIPE = sorted(
@@ -116,6 +121,8 @@ RECIPE = sorted(
 PLACEMENT = sorted(
     [
         *("backend", "root", "launch", "nodes", "gpus_per_node", "argv", "environment", "secrets", "profile"),
+        *("image", "mounts", "setup", "startup", "options", "chain", "save_before", "config", "run_root"),
+        *("stub", "attached", "code", "sources", "ignored"),
     ]
 )
 INPUT = sorted(
@@ -138,12 +145,16 @@ INPUT = sorted(
 )
 OUTPUT = ["inside", "key", "path", "port", "required", "select", "type"]
 LISTED_RUN = sorted(
-    ["attempts", "config", "directory", "ended", "engine", "metrics", "run", "state", "step", "user"]
+    [
+        *("attempts", "config", "directory", "ended", "engine", "metrics", "run", "state", "step", "user"),
+        *("asked", "backend", "job", "profile", "reason"),
+    ]
 )
 SHOWN_RUN = sorted(
     [
         *LISTED_RUN,
         *("config_file", "failure", "inputs", "outputs", "recipe_digest", "record", "summary"),
+        *("jobs", "script"),
     ]
 )
 MANIFEST = {
@@ -298,6 +309,15 @@ def test_json_of_runs(world: Any, cli: Cli) -> None:
     assert sorted(shown) == SHOWN_RUN
     assert sorted(shown["inputs"]["rows"]) == ["digest", "made_by", "path", "reference", "type"]
     assert sorted(cli("runs", "logs", launched["run"], "--json").json) == ["lines", "log", "run"]
+    (waited,) = cli("runs", "wait", launched["run"], "--json").json["runs"]
+    assert sorted(waited) == ["exit_code", "reason", "run", "state"]
+    (cancelled,) = cli("runs", "cancel", launched["run"], "--json").json["runs"]
+    assert sorted(cancelled) == ["run", "state", "was_over"]
+    other = cli("steps", "run", "use/count", "-c", "built", "rows=1", "--json").json["run"]
+    compared = cli("runs", "diff", launched["run"], other, "--json").json
+    assert sorted(compared) == ["differences", "runs"]
+    assert sorted(compared["runs"][0]) == ["run", "state"]
+    assert sorted(compared["differences"][0]) == ["change", "key", "kind", "new", "old"]
 
 
 def test_json_of_an_error(cli: Cli) -> None:
@@ -313,7 +333,7 @@ def test_files_of_a_run_directory(world: Any, cli: Cli) -> None:
     ours = {p.name for p in run.iterdir()} - {"argv.json", "starts", "rows.jsonl"}
     assert ours == {
         *("plan.json", "place.json", "config.yaml", "launch.sh", "runtime", "recipe", "logs", "lock"),
-        *("record.json", "outputs.json"),
+        *("record.json", "outputs.json", "attempt.json"),
     }
     assert {p.name for p in world.home.iterdir()} == {"runs", "records", "claims", "recipes"}
 
@@ -326,7 +346,7 @@ def test_fields_of_records() -> None:
     assert sorted(f.name for f in fields(AttemptRecord) if f.name != "extra") == ATTEMPT
     assert sorted(f.name for f in fields(ArtifactRecord) if f.name != "extra") == ARTIFACT
     assert sorted(f.name for f in fields(EventRecord) if f.name != "extra") == EVENT
-    assert PHASES == ("submitted", "started", "ended")
+    assert PHASES == ("submitted", "started", "ended", "settled")
     assert EVENTS == ("version", "alias", "taint", "untaint", "digest")
 
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from nemotron.artifacts.store import Store
 from nemotron.errors import UsageError
 from nemotron.launch.bundle import RUNTIME_MODULES, write_bundle
-from nemotron.planning.build import Request, plan_step
+from nemotron.planning.build import plan_step
+from nemotron.planning.request import Request
 from nemotron.planning.words import shell_words
 
 Bundle = Callable[..., Path]

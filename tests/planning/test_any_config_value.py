@@ -14,10 +14,11 @@ from nemotron.config.config import Config, Origin
 from nemotron.config.keys import leaves
 from nemotron.engines.base import StepFacts, find_engine
 from nemotron.errors import NemotronError
-from nemotron.planning.build import Request, plan_step
+from nemotron.planning.build import plan_step
 from nemotron.planning.plan import Plan
 from nemotron.planning.preflight import blocking
 from nemotron.planning.render import render_plan
+from nemotron.planning.request import Request
 
 ODD = (None, "text", "", -1, 0, 1.5, True, [], [None], {})
 WRITTEN = (

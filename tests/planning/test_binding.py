@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from nemotron.errors import CheckFailed, NemotronError, NotFound, UsageError
-from nemotron.planning.build import Request, plan_step
+from nemotron.planning.build import plan_step
 from nemotron.planning.plan import Plan, PlannedInput
 from nemotron.planning.preflight import blocking
+from nemotron.planning.request import Request
 
 ALIAS = "env.nemo_gym.genrm_model.responses_api_models.vllm_model.model"
 JUDGE = "env.nemo_gym.genrm_model.responses_api_models.genrm_model.model"

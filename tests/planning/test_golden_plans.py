@@ -12,8 +12,9 @@ import pytest
 
 import nemotron
 from nemotron.catalog.discover import load_catalog
-from nemotron.planning.build import Request, plan_step
+from nemotron.planning.build import plan_step
 from nemotron.planning.plan import Plan
+from nemotron.planning.request import Request
 
 GOLDEN = Path(__file__).parent / "golden"
 PACKAGE = str(Path(nemotron.__file__).parent)

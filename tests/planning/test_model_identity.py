@@ -14,9 +14,10 @@ import pytest
 
 from nemotron.artifacts.checks import check_artifact
 from nemotron.findings import Finding
-from nemotron.planning.build import Request, plan_step
+from nemotron.planning.build import plan_step
 from nemotron.planning.model_identity import identity_findings
 from nemotron.planning.plan import Edge, Plan, PlannedInput
+from nemotron.planning.request import Request
 
 Cli = Callable[..., Any]
 Models = Callable[..., Path]

@@ -13,8 +13,9 @@ import pytest
 from nemotron.artifacts.store import Store
 from nemotron.config.keys import leaves
 from nemotron.errors import CheckFailed
-from nemotron.planning.build import Request, plan_step
+from nemotron.planning.build import plan_step
 from nemotron.planning.plan import Plan
+from nemotron.planning.request import Request
 
 SFT = ("sft/nemo_rl", "tiny")
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from nemotron.planning.build import Request, plan_step
+from nemotron.planning.build import plan_step
 from nemotron.planning.render import render_plan
+from nemotron.planning.request import Request
 
 MARKER = "hf_marker_0123456789abcdef"
 

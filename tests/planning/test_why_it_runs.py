@@ -12,8 +12,9 @@ import pytest
 
 from nemotron.artifacts.runs import Run
 from nemotron.planning import earlier
-from nemotron.planning.build import Request, plan_step
+from nemotron.planning.build import plan_step
 from nemotron.planning.plan import Plan
+from nemotron.planning.request import Request
 
 Cli = Callable[..., Any]
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from typing import Any
+
 import pytest
 
 from nemotron.errors import NotFound, SchedulerError
+from nemotron.findings import Finding
 from nemotron.profiles.check import Partition, check_profile
 from nemotron.profiles.load import Profiles
 from nemotron.profiles.profile import Profile
@@ -25,6 +28,9 @@ class Cluster:
 
     def start_time(self, profile: Profile) -> str | None:
         return "2026-01-01T00:00:00"
+
+    def findings(self, options: Mapping[str, Any], nodes: int, gpus_per_node: int) -> tuple[Finding, ...]:
+        return ()
 
 
 class Silent(Cluster):
@@ -59,9 +65,10 @@ def test_nobody_is_asked_without_a_probe(load: Load) -> None:
     assert (checked.findings, checked.asked, checked.start_time) == ((), False, None)
 
 
-def test_a_scheduler_that_does_not_answer_is_an_error(load: Load) -> None:
-    with pytest.raises(SchedulerError):
-        check_profile(load('[a]\nexecutor = "slurm"\n'), "a", Silent())
+def test_a_scheduler_that_does_not_answer_is_told(load: Load) -> None:
+    checked = check_profile(load('[a]\nexecutor = "slurm"\n'), "a", Silent())
+    assert [finding.id for finding in checked.findings] == ["profiles.silent"]
+    assert (checked.asked, checked.start_time) == (False, None)
 
 
 def test_a_secret_that_is_not_set_here_is_a_warning(load: Load) -> None:

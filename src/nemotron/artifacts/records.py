@@ -27,8 +27,8 @@ from .walk import walk_files
 SCHEMA = 1
 PENDING = "pending"  # the digest of content that only a process with our dependencies can compute
 
-PHASES = ("submitted", "started", "ended")
-Phase = Literal["submitted", "started", "ended"]
+PHASES = ("submitted", "started", "ended", "settled")
+Phase = Literal["submitted", "started", "ended", "settled"]
 EVENTS = ("version", "alias", "taint", "untaint", "digest")
 Event = Literal["version", "alias", "taint", "untaint", "digest"]
 
@@ -90,7 +90,7 @@ class _Record:
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptRecord(_Record):
-    """One attempt of a run, at one of its three moments.
+    """One attempt of a run, at one of its moments; `settled` is the end, told again with all inputs known.
 
     at: ISO time in UTC, see `timestamp`. inputs, outputs: by port, each with at least type, reference, path
     and digest. exit_code, reason, outputs and metrics are known when the attempt has ended.

@@ -12,17 +12,16 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from nemotron.errors import NotFound, UsageError
 from nemotron.findings import Finding
 
 from .paths import printable
 from .records import PHASES, AttemptRecord, read_record
-from .runs import Run, RunState, ended_state
+from .run_state import UNFINISHED, RunState, Standing, ended_state
+from .runs import Run
 from .store import Store, age
-
-ListedState = RunState | Literal["unknown"]
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _ATTEMPT = "attempt-"
@@ -37,18 +36,25 @@ class ListedRun:
     state: that of its last attempt; `unknown` where only its machine can tell, and when its record cannot be
     read. attempts: how many began. ended: ISO time. metrics: the last value of each.
     directory: where the run is, here or on the machine that recorded it; None where nothing says.
+    backend, profile: where it was sent. job: what the scheduler calls the job that matters now. reason: why
+    it waits, in the scheduler's words. asked: ISO time of these, where they decided the state.
     """
 
     run: str
     step: str | None = None
     config: str | None = None
     engine: str | None = None
-    state: ListedState = "unknown"
+    state: RunState = "unknown"
     attempts: int | None = None
     ended: str | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     directory: str | None = None
     user: str | None = None
+    backend: str | None = None
+    profile: str | None = None
+    job: str | None = None
+    reason: str | None = None
+    asked: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,20 +97,23 @@ def list_runs(store: Store, limit: int) -> RunListing:
 
 def listed_run(run: Run) -> ListedRun:
     """A run as its own directory tells of it."""
-    plan, record = run.plan, run.record
-    recipe, metrics = plan.get("recipe"), record.get("metrics")
+    plan, record, now = run.plan, run.record, run.standing()
+    recipe, metrics, placement = plan.get("recipe"), record.get("metrics"), plan.get("placement")
     known = recipe if isinstance(recipe, dict) else {}
+    placed = placement if isinstance(placement, dict) else {}
     return ListedRun(
         run=run.id,
         step=known.get("step"),
         config=plan.get("config_name"),
         engine=known.get("engine"),
-        state=run.state(),
         attempts=record.get("attempt"),
         ended=record.get("at"),
         metrics=metrics if isinstance(metrics, dict) else {},
         directory=str(run.directory),
         user=record.get("user"),
+        backend=placed.get("backend"),
+        profile=placed.get("profile"),
+        **_told(now, record.get("scheduler_id")),
     )
 
 
@@ -191,16 +200,14 @@ def _last_records(
 def _recorded(record: AttemptRecord, here: Path | None) -> ListedRun:
     """A run as its last record tells of it; here: its directory in this store, if it has one."""
     place = str(here) if here is not None else record.directory
-    state: ListedState = "prepared"
-    ended = record.at if record.phase == "ended" else None
-    if record.phase == "ended":
-        state = ended_state(record.exit_code, record.reason)
-    elif record.phase == "started":
-        state = "unknown"
-        if place is not None and _can_look_into(place):
-            # Its files, not this record: it may have ended since the records were listed.
-            run = Run(Path(place))
-            state, ended = run.state(), run.record.get("at")
+    over = record.phase in ("ended", "settled")
+    now = Standing(ended_state(record.exit_code, record.reason) if over else "unknown")
+    ended = record.at if over else None
+    # One that was cut off may go on in another allocation.
+    if now.state in ("unknown", "interrupted") and place is not None and _can_look_into(place):
+        # Its files, not this record: it may have ended since the records were listed.
+        run = Run(Path(place))
+        now, ended = run.standing(), run.record.get("at")
     config = record.config_name
     if config is None and here is not None:
         config = Run(here).plan.get("config_name")
@@ -209,13 +216,27 @@ def _recorded(record: AttemptRecord, here: Path | None) -> ListedRun:
         step=record.step,
         config=config,
         engine=record.engine,
-        state=state,
         attempts=record.attempt,
         ended=ended,
         metrics=record.metrics or {},
         directory=place,
         user=record.user,
+        backend=record.backend,
+        profile=record.profile,
+        **_told(now, record.scheduler_id),
     )
+
+
+def _told(now: Standing, recorded_job: object) -> dict[str, Any]:
+    """What a list says of a run's standing."""
+    job = now.job.job if now.job else recorded_job
+    live = now.state in UNFINISHED
+    return {
+        "state": now.state,
+        "job": job if isinstance(job, str) else None,
+        "reason": now.reason if live else None,
+        "asked": now.asked if live else None,
+    }
 
 
 def _names(directory: str, findings: list[Finding]) -> list[str]:

@@ -7,28 +7,28 @@ logs) and, once content identity is computed, by `settle` (`outputs.json`, which
 from __future__ import annotations
 
 import errno
-import fcntl
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from nemotron.errors import NemotronError
 
 from .atomic import os_error, write_new
 from .digest import digest_path, level_of
 from .records import stat_fingerprint
+from .run_state import LOCK_FILE as LOCK_FILE
+from .run_state import RECORD_FILE as RECORD_FILE
+from .run_state import RunState, Standing, read_object, standing
+from .run_state import ended_state as ended_state
+from .run_state import is_locked as is_locked
 from .store import Store, age
 
-RunState = Literal["running", "succeeded", "failed", "interrupted", "prepared"]
-
 PLAN_FILE = "plan.json"
+PLACE_FILE = "place.json"
 RECIPE_FILE = "recipe"
-RECORD_FILE = "record.json"
 OUTPUTS_FILE = "outputs.json"
-LOCK_FILE = "lock"
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,22 @@ class Run:
     @property
     def plan(self) -> dict[str, Any]:
         """Its `plan.json`, empty when there is none."""
-        return _read_json(self.directory / PLAN_FILE)
+        return read_object(self.directory / PLAN_FILE)
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Its `place.json`: what differs from run to run of one plan; empty when there is none."""
+        return read_object(self.directory / PLACE_FILE)
 
     @property
     def record(self) -> dict[str, Any]:
         """The record of its last ended attempt, empty while there is none."""
-        return _read_json(self.directory / RECORD_FILE)
+        return read_object(self.directory / RECORD_FILE)
 
     @property
     def outputs(self) -> dict[str, dict[str, Any]]:
         """Its artifacts by port, with identity; empty until the run is settled."""
-        return _read_json(self.directory / OUTPUTS_FILE)
+        return read_object(self.directory / OUTPUTS_FILE)
 
     @property
     def is_settled(self) -> bool:
@@ -73,12 +78,12 @@ class Run:
     @property
     def summary(self) -> dict[str, Any]:
         """What the trainer says of the whole run."""
-        return _read_json(self.directory / "summary.json")
+        return read_object(self.directory / "summary.json")
 
     @property
     def failure(self) -> dict[str, Any]:
         """The trainer's own word on why it failed."""
-        return _read_json(self.directory / "failure.json")
+        return read_object(self.directory / "failure.json")
 
     @property
     def attempts(self) -> int:
@@ -92,12 +97,11 @@ class Run:
 
     def state(self) -> RunState:
         """What the run is doing, told from its lock and its files."""
-        if is_locked(self.directory / LOCK_FILE):
-            return "running"
-        record = self.record
-        if record:
-            return ended_state(record.get("exit_code"), record.get("reason"))
-        return "interrupted" if os.access(self.directory / "logs", os.F_OK) else "prepared"
+        return self.standing().state
+
+    def standing(self) -> Standing:
+        """Its state and what that rests on; no scheduler is asked."""
+        return standing(self.directory)
 
     def changed_outputs(self) -> tuple[str, ...]:
         """The ports whose artifact is gone or has another content than the run left.
@@ -110,13 +114,6 @@ class Run:
         """Whether it left artifacts, and every one is still there with the same content."""
         outputs = self.outputs
         return bool(outputs) and all(output_intact(o) for o in outputs.values())
-
-
-def ended_state(exit_code: object, reason: object) -> RunState:
-    """The state of a run whose last attempt ended so."""
-    if exit_code == 0:
-        return "succeeded"
-    return "interrupted" if reason == "interrupted" else "failed"
 
 
 def all_runs(store: Store) -> Iterator[Run]:
@@ -185,21 +182,6 @@ def digest_tail(digest: str) -> str:
     return digest.partition(":")[2][:12]
 
 
-def is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock file; false where there is none."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # a colleague's run is not ours to write
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as problem:
-        return problem.errno in (errno.EAGAIN, errno.EACCES)
-    finally:
-        os.close(handle)
-    return False
-
-
 def output_intact(output: Mapping[str, Any]) -> bool:
     """Whether one entry of `Run.outputs` is still there with the same content."""
     path = Path(str(output.get("path")))
@@ -210,11 +192,3 @@ def output_intact(output: Mapping[str, Any]) -> bool:
         return digest_path(path, level=level_of(known)).value == known
     except (NemotronError, OSError):
         return False
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return loaded if isinstance(loaded, dict) else {}

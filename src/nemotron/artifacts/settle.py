@@ -99,6 +99,9 @@ def _record_checkpoints(store: Store, run: Run, port: str, output: Mapping[str, 
         if found is None or directory == root or not place.exists():
             continue
         step = int(found[1])
+        name = f"{run.id}.{port}.step_{step}"
+        if next(store.records_dir.glob(f"*/artifact-{name}.json"), None) is not None:
+            continue  # the job recorded it when it was saved
         try:
             fingerprint = stat_fingerprint(place)
         except NemotronError:
@@ -106,7 +109,7 @@ def _record_checkpoints(store: Store, run: Run, port: str, output: Mapping[str, 
         write_record(
             store.records_dir,
             ArtifactRecord(
-                id=f"{run.id}.{port}.step_{step}",
+                id=name,
                 type=output["type"],
                 path=str(place),
                 at=str(run.record.get("at")),

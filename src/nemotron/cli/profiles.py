@@ -14,6 +14,7 @@ from nemotron.cli import output
 
 if TYPE_CHECKING:
     from nemotron.findings import Finding
+    from nemotron.profiles.check import SchedulerProbe
     from nemotron.profiles.load import Profiles
     from nemotron.profiles.profile import Profile
 
@@ -89,7 +90,7 @@ def check(name: Name, as_json: Json = False) -> int:
     from nemotron.findings import errors_in
     from nemotron.profiles.check import check_profile
 
-    checked = check_profile(_profiles(), name)
+    checked = check_profile(_profiles(), name, _probe(name))
     errors = errors_in(checked.findings)
     if as_json:
         found = [finding.as_dict() for finding in checked.findings]
@@ -176,3 +177,15 @@ def _short(path: Path) -> str:
     """A path as seen from here, where that is no longer than in full."""
     short = os.path.relpath(path)
     return output.plain(str(path) if short.startswith("..") else short)
+
+
+def _probe(name: str) -> SchedulerProbe | None:
+    """What of the profile's scheduler can be asked from here; None where nothing can."""
+    from nemotron.errors import UsageError
+    from nemotron.launch.backend import find_backend
+
+    profile = _profiles().examine(name)
+    try:
+        return find_backend(profile.executor).probe(profile.values)
+    except UsageError:
+        return None  # there is no backend for it; the profile says so itself

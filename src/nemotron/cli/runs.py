@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nemotron.cli import output
+from nemotron.cli import output, run_verbs
+from nemotron.cli.run_verbs import Json, RunId
 
 if TYPE_CHECKING:
-    from nemotron.artifacts.run_list import ListedRun
+    from nemotron.artifacts.run_list import ListedRun, RunListing
     from nemotron.artifacts.runs import Run
+    from nemotron.artifacts.store import Store
 
 app = typer.Typer(rich_markup_mode=None)
 
 _SHOWN = ("train/reward", "train/loss", "validation/accuracy")
+# What was asked for so recently needs no age beside it.
+_FRESH_SECONDS = 60.0
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or an unambiguous beginning of it.")]
+NoRefresh = Annotated[bool, typer.Option("--no-refresh", help="Ask no scheduler; show what is known.")]
 
 
 @app.command("list")
 def list_(
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    no_refresh: NoRefresh = False,
     as_json: Json = False,
 ) -> None:
     """List runs, the newest first.
@@ -43,27 +45,36 @@ def list_(
     if stale is not None:
         output.warn(stale)
     listing = list_runs(store, limit)
+    if not no_refresh and _refreshed(store, listing):
+        listing = list_runs(store, limit)
     for finding in listing.findings:
         print(finding.render(), file=sys.stderr)
     runs = [_listed(run) for run in listing.runs]
     if as_json:
         output.print_json({"runs": runs})
         return
-    rows = [(r["run"], r["step"], r["engine"], r["state"], r["metrics"]) for r in runs]
-    output.print_table(("RUN", "STEP", "ENGINE", "STATE", "LAST METRICS"), rows)
+    head = ("RUN", "STEP", "ENGINE", "STATE", "JOB", "WHERE", "LAST METRICS")
+    rows = [
+        (r["run"], r["step"], r["engine"], _state(r), r["job"] or "-", _where(r), r["metrics"]) for r in runs
+    ]
+    output.print_table(head, rows)
 
 
 @app.command()
-def show(run_id: RunId, as_json: Json = False) -> None:
-    """Show a run: what went in, what came out, how it went.
+def show(run_id: RunId, no_refresh: NoRefresh = False, as_json: Json = False) -> None:
+    """Show a run: what went in, what came out, how it went, and its jobs.
 
     Example: nemotron runs show rlhf-20260101
     """
     from nemotron.artifacts.run_list import listed_run
+    from nemotron.artifacts.store import find_store
 
-    run = _find(run_id)
+    run = run_verbs.find(run_id)
+    if not no_refresh:
+        run_verbs.refreshed(find_store(os.environ, Path.cwd()), [run])
     found = _listed(listed_run(run))
     record, plan = run.record, run.plan
+    script = run.directory / "submit.sh"
     found |= {
         "config_file": plan.get("config_file"),
         "recipe_digest": run.recipe_digest,
@@ -72,46 +83,13 @@ def show(run_id: RunId, as_json: Json = False) -> None:
         "record": record,
         "summary": run.summary,
         "failure": run.failure,
+        "jobs": _jobs(run),
+        "script": str(script) if script.is_file() else None,
     }
     if as_json:
         output.print_json(found)
         return
     print(_shown(run, found))
-
-
-@app.command()
-def logs(
-    run_id: RunId,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run ends.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Print the log of a run's latest attempt.
-
-    Example: nemotron runs logs rlhf-20260101 -f
-    """
-    from nemotron.errors import NotFound, UsageError
-
-    if follow and as_json:
-        raise UsageError("--follow and --json exclude each other", next="leave one of them out")
-    run = _find(run_id)
-    log = run.latest_log()
-    if log is None:
-        raise NotFound(f"run {run.id} has no log yet: it {run.state()}", where=str(run.directory / "logs"))
-    if as_json:
-        text = log.read_text(encoding="utf-8", errors="replace")
-        output.print_json({"run": run.id, "log": str(log), "lines": text.splitlines()})
-        return
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a look may end within a character
-    with log.open("rb") as handle:
-        while True:
-            ended = run.state() != "running"
-            data = handle.read()
-            last = not follow or (ended and not data)
-            sys.stdout.write(decoder.decode(data, final=last))
-            sys.stdout.flush()
-            if last:
-                return
-            time.sleep(0.3)
 
 
 @app.command()
@@ -131,14 +109,24 @@ def export(
     from nemotron.artifacts.store import find_store
     from nemotron.cli import exporting
 
-    exporting.export(find_store(os.environ, Path.cwd()), _find(run_id), format_, file)
+    exporting.export(find_store(os.environ, Path.cwd()), run_verbs.find(run_id), format_, file)
 
 
-def _find(run_id: str) -> Run:
-    from nemotron.artifacts.run_list import find_run
-    from nemotron.artifacts.store import find_store
+for _verb in (run_verbs.logs, run_verbs.wait, run_verbs.cancel, run_verbs.diff):
+    app.command()(_verb)
 
-    return find_run(find_store(os.environ, Path.cwd()), run_id)
+
+def _refreshed(store: Store, listing: RunListing) -> bool:
+    """Ask what became of the runs of a list that are not over; false when there is none."""
+    from nemotron.artifacts.run_state import is_unfinished
+    from nemotron.artifacts.runs import Run
+
+    ended = ("succeeded", "prepared")
+    places = [Path(r.directory) for r in listing.runs if r.directory is not None and r.state not in ended]
+    open_ = [Run(place) for place in places if is_unfinished(place)]
+    if open_:
+        run_verbs.refreshed(store, open_)
+    return bool(open_)
 
 
 def _listed(run: ListedRun) -> dict[str, Any]:
@@ -155,18 +143,81 @@ def _listed(run: ListedRun) -> dict[str, Any]:
         "metrics": ", ".join(f"{k} {v:.3g}" for k, v in shown.items()),
         "directory": run.directory,
         "user": run.user,
+        "backend": run.backend,
+        "profile": run.profile,
+        "job": run.job,
+        "reason": run.reason,
+        "asked": run.asked,
     }
+
+
+def _state(listed: dict[str, Any]) -> str:
+    """The state, with the age of the word that it rests on."""
+    from nemotron.artifacts.run_state import seconds_since
+
+    seconds = seconds_since(listed["asked"]) if listed["asked"] else None
+    if seconds is None or seconds < _FRESH_SECONDS:
+        return str(listed["state"])
+    return f"{listed['state']} ({_duration(seconds)} ago)"
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds / 60:.0f} min"
+
+
+def _where(listed: dict[str, Any]) -> str:
+    return "/".join(filter(None, (listed["backend"], listed["profile"]))) or "-"
+
+
+def _jobs(run: Run) -> list[dict[str, Any]]:
+    """The jobs of a run that was handed to a scheduler, and what that last said of each."""
+    from nemotron.artifacts.submissions import Journal
+
+    journal = Journal(run.directory)
+    if not journal.exists:
+        return []
+    words = {each.job: each for each in journal.seen()[1]}
+    told = []
+    for job in journal.submitted():
+        word = words.get(job.job)
+        told.append(
+            {
+                "job": job.job,
+                "cluster": job.cluster,
+                "part": job.part,
+                "parts": job.parts,
+                "submitted": job.at,
+                "state": word.state if word else None,
+                "reason": word.reason if word else None,
+                "nodes": list(word.nodes) if word else [],
+                "started": word.started if word else None,
+                "ended": word.ended if word else None,
+                "exit_code": word.exit_code if word else None,
+            }
+        )
+    return told
 
 
 def _shown(run: Run, found: dict[str, Any]) -> str:
     from nemotron.cli.summary import told_by_trainer
 
     lines = [
-        f"{run.id}: {found['state']}",
+        f"{run.id}: {_state(found)}",
         f"  step     {found['step']} with {found['config']} on {found['engine']}",
     ]
     lines += [f"  recipe   {found['recipe_digest']}", f"  ended    {found['ended'] or '-'}"]
     lines.append(f"  at       {run.directory}")
+    for job in found["jobs"]:
+        part = f" (part {job['part']} of {job['parts']})" if job["parts"] > 1 else ""
+        words = [job["state"] or "submitted"]
+        words += [f"on {', '.join(job['nodes'])}"] if job["nodes"] else []
+        words += [f"({job['reason']})"] if job["reason"] else []
+        lines.append(output.plain(f"  job      {job['job']}{part}: {' '.join(words)}"))
+    if found["script"]:
+        lines.append(f"  script   {found['script']}")
     if found["failure"]:
         lines.append(f"  failure  {found['failure'].get('what')}")
     for port, each in found["inputs"].items():

@@ -80,7 +80,7 @@ def show(
     if config is None:
         output.print_json(step.as_dict()) if as_json else print(output.step_text(step))
         return
-    from nemotron.planning.build import Request, composed
+    from nemotron.planning.request import Request, composed
 
     _, path, made = composed(catalog, Request(step_id, config), Path.cwd())
     rows = [(key, made.get(key), made.place(key)) for key in list(made.keys())]
@@ -119,7 +119,7 @@ def check(
 @app.command()
 def run(
     context: typer.Context,
-    step_id: Annotated[str, typer.Argument(metavar="STEP", help="A step id.")],
+    step_id: Annotated[str, typer.Argument(metavar="STEP", help="A step id, or a plan that -o wrote.")],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Config keys; +KEY=VALUE adds a new one."),
@@ -139,6 +139,10 @@ def run(
         list[str] | None, typer.Option("-i", "--input", metavar="PORT=REF", help="Bind an input.")
     ] = None,
     engine: Annotated[str | None, typer.Option(help="The engine to run on.")] = None,
+    chain: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="At most N allocations after one another.")
+    ] = None,
+    stub: Annotated[bool, typer.Option("--stub", help="Write minimal valid outputs, train nothing.")] = False,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Run again even if nothing changed.")] = False,
     waive: Waive = None,
     explain: Annotated[
@@ -149,46 +153,40 @@ def run(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Run a step here, after whatever it needs; the same command again resumes or reuses.
+    """Run a step, after whatever it needs: here, or on a profile; the same command again resumes or reuses.
 
-    What follows `--` goes to the trainer untouched.
+    What follows `--` goes to the trainer untouched. STEP may be the file of a saved plan (-d -o FILE): just
+    that is run.
 
     Example: nemotron steps run rl/nemo_rl/rlhf -c tiny grpo.max_num_steps=10
     """
     from nemotron.cli import running
 
-    _refuse_places(run_profile, batch_profile, force_squash)
+    if run_profile is not None and batch_profile is not None:
+        raise UsageError("-r and -b exclude each other: attached or detached", next="give one of them")
     if not dry_run and (explain is not None or plan_file is not None):
         raise UsageError("--explain and -o go with --dry-run", next="add -d")
     if explain is not None and plan_file is not None:
         raise UsageError("--explain and -o exclude each other: one shows a key, the other a plan")
-    request = running.make_request(
-        step_id, config, overrides or [], inputs or [], engine, context.obj, waive or []
+    asked = running.Asked(
+        step_id,
+        config,
+        tuple(overrides or ()),
+        tuple(inputs or ()),
+        engine,
+        context.obj,
+        tuple(waive or ()),
+        profile=run_profile if run_profile is not None else batch_profile,
+        attached=batch_profile is None,
+        chain=chain,
+        stub=stub,
+        force_squash=force_squash,
     )
     if explain is not None:
-        return running.explain(request, explain, as_json)
+        return running.explain(asked.request(), explain, as_json)
     if dry_run:
-        return running.dry_run(request, plan_file, use_cache=not no_cache, as_json=as_json)
-    return running.launch(request, use_cache=not no_cache, as_json=as_json)
-
-
-def _refuse_places(run_profile: str | None, batch_profile: str | None, force_squash: bool) -> None:
-    """Profiles: one of the two at most, and only one that exists."""
-    if run_profile is not None and batch_profile is not None:
-        raise UsageError("-r and -b exclude each other: attached or detached", next="give one of them")
-    named = run_profile if run_profile is not None else batch_profile
-    if named is not None:
-        from nemotron.errors import NotFound
-
-        raise NotFound(
-            f"no profile {named!r}: this version runs steps on this machine only",
-            where="-r" if run_profile is not None else "-b",
-            next="leave the profile out to run here",
-        )
-    if force_squash:
-        raise UsageError(
-            "--force-squash imports a container image, and nothing here uses one", next="leave it out"
-        )
+        return running.dry_run(asked, plan_file, use_cache=not no_cache, as_json=as_json)
+    return running.launch(asked, use_cache=not no_cache, as_json=as_json)
 
 
 def _short(place: str) -> str:

@@ -26,6 +26,7 @@ class StepFacts:
     script, command: the step's own script and its command template, for engines that run it.
     launch: ray, torchrun or python. rows: rows of the inputs that were read, by port.
     nodes, gpus_per_node: the step's shape. image: the container image, None without one.
+    python: the interpreter of the machine it runs on. elsewhere: whether that is another than this one.
     """
 
     step: str
@@ -38,6 +39,23 @@ class StepFacts:
     image: str | None
     rows: Mapping[str, int]
     bound: Mapping[str, str]
+    python: str = sys.executable
+    elsewhere: bool = False
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a recipe needs of the place it runs at.
+
+    launch: ray, torchrun or python. nodes: of the whole allocation. image: the container image, None without
+    one. why: where each number came from, in words, by field: `{"nodes": "cluster.num_nodes 1 + ..."}`.
+    """
+
+    launch: str
+    nodes: int
+    gpus_per_node: int
+    image: str | None
+    why: Mapping[str, str]
 
 
 class Engine(Protocol):
@@ -57,6 +75,11 @@ class Engine(Protocol):
     def check(self, config: Mapping[str, Any], step: StepFacts) -> tuple[Finding, ...]:
         """Everything that can be told wrong before it costs anything."""
 
+    def check_arguments(
+        self, config: Mapping[str, Any], step: StepFacts, arguments: Sequence[str]
+    ) -> tuple[Finding, ...]:
+        """What is wrong with what follows `--`."""
+
     def notes(self, config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         """Config keys that have no effect on this engine, and why."""
 
@@ -75,6 +98,37 @@ class Engine(Protocol):
     def code(self, step: StepFacts) -> tuple[Path, ...]:
         """Files and directories whose content decides the result."""
 
+    def shape(
+        self, step: StepFacts, config: Mapping[str, Any], environment: Mapping[str, str] | None = None
+    ) -> Shape:
+        """What the recipe needs; `environment` is what the profile and the command line give the job."""
+
+    def placed(
+        self, config: Mapping[str, Any], *, seconds: int | None, save_before: int | None
+    ) -> Mapping[str, Any]:
+        """Dotted keys of the trainer's config that the place decides; `{run_dir}` in a value is the run's.
+
+        seconds: length of one allocation, None without an end. save_before: seconds before its end at which
+        the state is to be on disk.
+        """
+
+    def check_place(
+        self,
+        step: StepFacts,
+        config: Mapping[str, Any],
+        *,
+        nodes: int,
+        gpus_per_node: int,
+        environment: Mapping[str, str] | None = None,
+    ) -> tuple[Finding, ...]:
+        """What is wrong with running this config on so many nodes with so many GPUs each."""
+
+    def prefetch(self, config: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+        """Commands that fetch what the job would download, for a machine without GPUs; argument lists."""
+
+    def planned_steps(self, config: Mapping[str, Any], rows: Mapping[str, int]) -> int | None:
+        """Training steps until the run is done, None where nobody can tell. rows: by port, where known."""
+
 
 def find_engine(name: str) -> Engine:
     """The engine of this name. Raises UsageError for an unknown one."""
@@ -84,6 +138,35 @@ def find_engine(name: str) -> Engine:
         )
     engine: Engine = importlib.import_module(_ENGINES[name]).ENGINE
     return engine
+
+
+def place_findings(shape: Shape, *, nodes: int, gpus_per_node: int) -> tuple[Finding, ...]:
+    """Errors where a place is not of the shape that a recipe needs; too many GPUs for one node are fine."""
+    found = []
+    if nodes != shape.nodes:
+        found.append(
+            Finding(
+                "place.nodes",
+                "error",
+                f"the allocation has {nodes} nodes, the step needs {shape.nodes} ({shape.why['nodes']})",
+                where="nodes",
+                valid=str(shape.nodes),
+                fix=f"run.env.nodes={shape.nodes}",
+            )
+        )
+    if gpus_per_node < shape.gpus_per_node:
+        found.append(
+            Finding(
+                "place.gpus_per_node",
+                "error",
+                f"a node has {gpus_per_node} GPUs, the step needs {shape.gpus_per_node} "
+                f"({shape.why['gpus_per_node']})",
+                where="gpus_per_node",
+                valid=str(shape.gpus_per_node),
+                fix=f"run.env.gpus_per_node={shape.gpus_per_node}",
+            )
+        )
+    return tuple(found)
 
 
 def ranked(config: Mapping[str, Any], select: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemotron.engines.base import StepFacts, installed_version
+from nemotron.engines.base import Shape, StepFacts, installed_version, place_findings
 from nemotron.errors import CheckFailed
 from nemotron.findings import Finding
 
@@ -43,7 +43,8 @@ class ScriptEngine:
                     "step.no_script", "error", "the step has no step.py to run", where=str(step.directory)
                 )
             )
-        if step.launch == "torchrun" and step.command is None and installed_version("torch") is None:
+        needs_torch = step.launch == "torchrun" and step.command is None and not step.elsewhere
+        if needs_torch and installed_version("torch") is None:
             found.append(
                 Finding(
                     "engine.no_launcher",
@@ -54,6 +55,12 @@ class ScriptEngine:
                 )
             )
         return tuple(found)
+
+    def check_arguments(
+        self, config: Mapping[str, Any], step: StepFacts, arguments: Sequence[str]
+    ) -> tuple[Finding, ...]:
+        """Anything goes: the script reads its own arguments."""
+        return ()
 
     def notes(self, config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         """None: the script reads what it reads."""
@@ -72,13 +79,13 @@ class ScriptEngine:
                     valid=("{script}", "{config}"),
                 ) from problem
         elif step.launch == "torchrun":
-            # As many processes as the step asks for, and no more than there are GPUs.
+            # As many processes as the step asks for, and here no more than there are GPUs.
             gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
-            count = max(1, min(step.gpus_per_node, gpus))
-            words = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}", script]
+            count = max(1, step.gpus_per_node if step.elsewhere else min(step.gpus_per_node, gpus))
+            words = [step.python, "-m", "torch.distributed.run", f"--nproc-per-node={count}", script]
             words += ["--config", written]
         else:
-            words = [sys.executable, script, "--config", written]
+            words = [step.python, script, "--config", written]
         return (*words, *arguments)
 
     def environment(self, config: Mapping[str, Any]) -> dict[str, str]:
@@ -90,9 +97,45 @@ class ScriptEngine:
         return None
 
     def code(self, step: StepFacts) -> tuple[Path, ...]:
-        """The step's own Python files, and the data room that our scripts use."""
-        package = Path(__file__).parent.parent
-        return (*sorted(step.directory.glob("*.py")), package / "data", package / "engines" / "genrm.py")
+        """None of its own: the step's script and what that imports decide."""
+        return ()
+
+    def shape(
+        self, step: StepFacts, config: Mapping[str, Any], environment: Mapping[str, str] | None = None
+    ) -> Shape:
+        """As the step's manifest says."""
+        why = dict.fromkeys(("launch", "nodes", "gpus_per_node", "image"), f"the manifest of {step.step}")
+        return Shape(step.launch, step.nodes, step.gpus_per_node, step.image, why)
+
+    def placed(
+        self, config: Mapping[str, Any], *, seconds: int | None, save_before: int | None
+    ) -> Mapping[str, Any]:
+        """Nothing: a script is told by a signal that time is nearly up."""
+        return {}
+
+    def check_place(
+        self,
+        step: StepFacts,
+        config: Mapping[str, Any],
+        *,
+        nodes: int,
+        gpus_per_node: int,
+        environment: Mapping[str, str] | None = None,
+    ) -> tuple[Finding, ...]:
+        """A script that runs once has no use for more nodes; under a launcher it takes what it gets."""
+        if step.launch != "python":
+            return ()
+        return place_findings(
+            self.shape(step, config), nodes=nodes, gpus_per_node=max(gpus_per_node, step.gpus_per_node)
+        )
+
+    def prefetch(self, config: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+        """Nothing: the script loads what it loads."""
+        return ()
+
+    def planned_steps(self, config: Mapping[str, Any], rows: Mapping[str, int]) -> int | None:
+        """Nobody can tell."""
+        return None
 
 
 ENGINE = ScriptEngine()

@@ -136,7 +136,9 @@ def _end(run: Run, number: int, phases: Mapping[int, Mapping[str, AttemptRecord]
 
 def _inputs(run: Run, phases: Mapping[str, AttemptRecord]) -> tuple[Item, ...]:
     planned = {i.get("port"): i for i in run.plan.get("inputs") or [] if isinstance(i, dict)}
-    bound = next((r.inputs for r in phases.values() if r.inputs is not None), {})
+    # The later a record, the more is known: inputs that the job found have their digest at the very end.
+    last_first = sorted(phases.values(), key=lambda record: -PHASES.index(record.phase))
+    bound = next((r.inputs for r in last_first if r.inputs is not None), {})
     items = []
     for port, each in bound.items():
         told = _told_by_maker(run, each)

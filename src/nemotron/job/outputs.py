@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from nemotron.artifacts.run_state import read_object
+from nemotron.errors import CheckFailed
+from nemotron.findings import Finding, errors_in
+
+_SHOWN = 5
 
 
 def find_outputs(
@@ -32,6 +37,23 @@ def find_outputs(
     return found, "; ".join(missing) or None
 
 
+def check_outputs(found: Mapping[str, Mapping[str, Any]]) -> CheckFailed | None:
+    """What is wrong with outputs that are there, None when each is what its type says."""
+    from nemotron.artifacts.checks import check_artifact  # 20 ms that a job needs at its end alone
+
+    wrong: list[Finding] = []
+    ports = []
+    for port, output in found.items():
+        errors = errors_in(check_artifact(Path(output["path"]), output["type"]).findings)
+        if errors:
+            ports.append(f"{port} is no {output['type']}")
+            wrong += errors[:_SHOWN]
+    if not wrong:
+        return None
+    what = f"output {', '.join(ports)}: {wrong[0].message}"
+    return CheckFailed(what, where=wrong[0].where, next=wrong[0].fix, findings=wrong)
+
+
 def select_step(root: Path, select: str) -> int | None:
     """The training step whose checkpoint is meant; None when there is no whole one.
 
@@ -45,21 +67,13 @@ def select_step(root: Path, select: str) -> int | None:
     )
     if not steps:
         return None
-    ranking = _read(root / "metric.json")
+    ranking = read_object(root / "metric.json")
     name = ranking.get("metric_name")
     if select != "best" or not name:
         return steps[-1]
-    values = {s: _read(root / f"step_{s}" / "training_info.json").get(name) for s in steps}
+    values = {s: read_object(root / f"step_{s}" / "training_info.json").get(name) for s in steps}
     scored = {s: float(v) for s, v in values.items() if isinstance(v, int | float) and math.isfinite(v)}
     if not scored:
         return steps[-1]
     sign = 1 if ranking.get("higher_is_better", True) else -1
     return max(scored, key=lambda s: (sign * scored[s], s))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return loaded if isinstance(loaded, dict) else {}

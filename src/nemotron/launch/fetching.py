@@ -25,7 +25,12 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 def can_fetch(each: PlannedInput) -> bool:
     """Whether a late input is one that a launch here can bring: a hub model, or what lies behind a URL."""
-    return _is_url(each) or (each.reference is not None and each.reference.startswith("hf://"))
+    return _is_url(each) or is_hub_model(each)
+
+
+def is_hub_model(each: PlannedInput) -> bool:
+    """Whether an input is a model of the Hugging Face hub."""
+    return each.reference is not None and each.reference.startswith("hf://")
 
 
 def fetch_input(

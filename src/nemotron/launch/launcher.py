@@ -17,14 +17,16 @@ from typing import Literal, Protocol
 from nemotron.artifacts.atomic import os_error
 from nemotron.artifacts.index.store_index import catch_up, store_index
 from nemotron.artifacts.naming import note_digest
+from nemotron.artifacts.run_state import UNFINISHED
 from nemotron.artifacts.runs import LOCK_FILE, Run, is_locked
 from nemotron.artifacts.settle import settle
 from nemotron.artifacts.store import Store
 from nemotron.errors import CheckFailed, Conflict, NemotronError, NotFound, UsageError, WorkFailed
 from nemotron.findings import Finding, errors_in
-from nemotron.launch.bundle import write_bundle
+from nemotron.launch.bundle import write_bundle, write_secrets
 from nemotron.launch.fetching import can_fetch, fetch_input
 from nemotron.launch.local import EXIT_INTERRUPTED, run_attached
+from nemotron.launch.secret_values import secret_values
 from nemotron.planning.earlier import find_earlier, without_earlier
 from nemotron.planning.model_identity import recheck
 from nemotron.planning.named import refuse_tainted_inputs
@@ -135,7 +137,8 @@ class Launcher:
     def _fetched(self, plan: Plan) -> Plan:
         """The plan, and those it builds on, with every input of a hub brought here."""
         builds = tuple((key, self._fetched(each)) for key, each in plan.builds)
-        inputs = tuple(self._fetch(i) if i.state == "late" else i for i in plan.inputs)
+        unread = plan.placement.stub
+        inputs = tuple(self._fetch(i) if i.state == "late" and not unread else i for i in plan.inputs)
         return self._checked(plan, replace(plan, builds=builds).with_inputs(inputs))
 
     def _checked(self, before: Plan, plan: Plan) -> Plan:
@@ -173,6 +176,7 @@ class Launcher:
                 if refused is not None:
                     raise refused
                 outcome: Outcome = "ran" if found.resumes is None else "resumed"
+                self._refuse_elsewhere(found)
                 run = self._prepared(found)
             if outcome == "resumed":
                 self._await_unlocked(run, forever=is_input)
@@ -192,11 +196,28 @@ class Launcher:
                 continue  # another process took the run a moment earlier: wait for it, or use what it left
             return self._ended(run, code, Launched(run, outcome, time.monotonic() - begun))
 
+    def _refuse_elsewhere(self, plan: Plan) -> None:
+        """Raise Conflict for a run that a scheduler holds, or that goes on where its lock is not seen."""
+        if plan.resumes is None:
+            return
+        run = Run(self.store.runs_dir / plan.resumes)
+        now = run.standing()
+        if now.state in UNFINISHED and not is_locked(run.directory / LOCK_FILE):
+            job = f" as job {now.job.job}" if now.job is not None and now.job.job else ""
+            raise Conflict(
+                f"run {run.id} of the same recipe is {now.state}{job}",
+                where=str(run.directory),
+                next=f"nemotron runs wait {run.id}, or --no-cache for another run of the same",
+            )
+
     def _prepared(self, plan: Plan) -> Run:
+        secrets = secret_values(plan, self.environ, Path.cwd()) if plan.placement.profile else {}
         if plan.resumes is not None:
-            return Run(self.store.runs_dir / plan.resumes)
+            run = Run(self.store.runs_dir / plan.resumes)
+            write_secrets(run.directory, secrets)
+            return run
         run = Run(self.store.new_run_dir(plan.recipe.step, datetime.now(UTC)))
-        write_bundle(run.directory, plan, self.store)
+        write_bundle(run.directory, plan, self.store, secrets=secrets)
         self._note_checkpoints(plan)
         return run
 
@@ -214,7 +235,7 @@ class Launcher:
             raise KeyboardInterrupt
         if code != 0:
             self.watcher.failed(run)
-            raise _failure(run, code)
+            raise failure_of(run, code)
         self._settle(run)
         self.watcher.end(launched)
         return launched
@@ -258,7 +279,8 @@ def _refuse(plan: Plan) -> None:
         if each.engine_problem is not None:
             said = f"{each.recipe.engine} cannot run here: {each.engine_problem}"
             stops = (*stops, Finding("engine.not_here", "error", said))
-    late = [i for i in plan.inputs if i.state == "late" and not can_fetch(i)]
+    unread = plan.placement.stub
+    late = [i for i in plan.inputs if i.state == "late" and not unread and not can_fetch(i)]
     stops = (
         *stops,
         *(Finding("input.late", "error", f"input {i.port}: {i.reference} cannot be fetched") for i in late),
@@ -308,7 +330,7 @@ def _going_on(run: Run) -> Conflict:
     )
 
 
-def _failure(run: Run, code: int) -> NemotronError:
+def failure_of(run: Run, code: int) -> NemotronError:
     """What a failed run says of itself, with the exit code of its kind."""
     said = run.failure
     what = str(said.get("what") or _silent_failure(run, code))

@@ -20,11 +20,13 @@ _COMPARED = 20
 _TOLD = 8
 _WORDS = MappingProxyType(
     {
+        "queued": "waits to begin",
         "running": "is going on",
         "succeeded": "has ended, and what it left is not recorded yet",
         "failed": "failed",
         "interrupted": "was cut off",
         "prepared": "has not begun",
+        "unknown": "was handed to a scheduler that has not told what became of it",
     }
 )
 

@@ -12,7 +12,7 @@ from nemotron.artifacts.digest import digest_path
 from nemotron.artifacts.digest_cache import DigestCache
 from nemotron.artifacts.references import Reference, bare_hub_id, parse_reference
 from nemotron.artifacts.run_list import find_run
-from nemotron.artifacts.runs import output_intact
+from nemotron.artifacts.runs import Run, output_intact
 from nemotron.artifacts.store import Store
 from nemotron.catalog.step import Port
 from nemotron.catalog.types import TypeGraph
@@ -153,10 +153,17 @@ def _fetch_finding(binding: Binding, url: str) -> Finding:
     return Finding(TO_FETCH, "note", f"input {port}: {redacted(url)} is fetched at launch, {amount}", where)
 
 
-def pin_run(binding: Binding, reference: Reference, store: Store, graph: TypeGraph) -> Pinned:
-    """An output of an earlier run. Raises NotFound, CheckFailed when it has none that fits."""
+def pin_run(
+    binding: Binding, reference: Reference, store: Store, graph: TypeGraph, *, wait: bool = False
+) -> Pinned:
+    """An output of an earlier run. Raises NotFound, CheckFailed when it has none that fits.
+
+    wait: whether a run that is still going on will do; the job that needs it starts after it then.
+    """
     run = find_run(store, reference.name)
     outputs = run.outputs
+    if not outputs and wait and run.state() in ("queued", "running"):
+        return Pinned(_to_wait_for(binding, reference, run, graph))
     if not outputs:
         raise CheckFailed(
             f"run {run.id} has left nothing: it {run.state()}",
@@ -172,6 +179,22 @@ def pin_run(binding: Binding, reference: Reference, store: Store, graph: TypeGra
             next=f"to take what is there now: -i {binding.port.name}=PATH",
         )
     return Pinned(built_input(binding, reference, outputs[name], run.id, name))
+
+
+def _to_wait_for(binding: Binding, reference: Reference, run: Run, graph: TypeGraph) -> PlannedInput:
+    """An input from a run that has not ended: what its plan says it will leave."""
+    planned = [o for o in run.plan.get("outputs") or () if isinstance(o, dict)]
+    types = {str(o.get("port")): (str(o.get("type")),) for o in planned}
+    name = choose_output(types, reference.port, binding.port, graph, run.id)
+    return PlannedInput(
+        **{
+            **_planned(binding, reference),
+            "state": "late",
+            "type": types[name][0],
+            "made_by": run.id,
+            "output": name,
+        }
+    )
 
 
 def built_input(

@@ -98,7 +98,21 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where and how it runs. `argv` holds `{run_dir}` where the run directory will stand."""
+    """Where and how it runs. `{run_dir}` stands for the directory of the run, which nobody knows yet.
+
+    launch: `python` (once, on the first node), `torchrun` or `ray` (on all nodes). argv: the trainer's
+    command. secrets: names of variables that the job gets beside `environment`; never their values.
+    image: what the container is started from, None without a container; recipe.image is what was asked for.
+    mounts: `SRC:DST[:OPTIONS]`. setup: shell lines on each node before the container; startup: in it.
+    options: what only the backend reads (for Slurm: partition, account, time, ...); shown whole.
+    chain: at most so many allocations after one another. save_before: seconds before an allocation ends at
+    which the trainer is asked to save; None where time has no end.
+    config: dotted keys of the trainer's config that this place decides, and their values.
+    run_root: where the directory of the run is made, None for the store's own place.
+    stub: whether minimal outputs are written in place of training. attached: whether somebody waits for it.
+    code: what is shipped of the step's own code, and from which commit; empty where nothing is.
+    sources: which source of a value won, such as `nodes`. ignored: values that have no effect, and why.
+    """
 
     backend: str
     root: str
@@ -109,6 +123,28 @@ class Placement:
     environment: Mapping[str, str]
     secrets: tuple[str, ...] = ()
     profile: str | None = None
+    image: str | None = None
+    mounts: tuple[str, ...] = ()
+    setup: tuple[str, ...] = ()
+    startup: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    chain: int = 1
+    save_before: int | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    run_root: str | None = None
+    stub: bool = False
+    attached: bool = True
+    code: Mapping[str, Any] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    ignored: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Placement:
+        """The placement that `asdict` and JSON made of one. Raises KeyError, TypeError for anything else."""
+        lists = ("argv", "secrets", "mounts", "setup", "startup")
+        texts = {name: tuple(data.get(name, ())) for name in lists}
+        ignored = tuple((key, why) for key, why in data.get("ignored", ()))
+        return cls(**{**data, **texts, "ignored": ignored})
 
 
 @dataclass(frozen=True)
@@ -122,6 +158,7 @@ class Plan:
     engine_problem: why the engine cannot run here; stops a launch, not a dry run.
     done_by: a finished run with the same recipe, and done_at its directory. resumes: an interrupted one.
     because: why it runs, what matters most first; empty when it is done.
+    planned_steps: training steps until it is done, None where nobody can tell.
     """
 
     recipe: Recipe
@@ -141,6 +178,7 @@ class Plan:
     done_at: str | None = None
     resumes: str | None = None
     because: tuple[str, ...] = ()
+    planned_steps: int | None = None
 
     @property
     def recipe_digest(self) -> str | None:
@@ -184,12 +222,9 @@ class Plan:
             raise CheckFailed(f"a plan of schema {data.get('schema')!r}, this version reads {SCHEMA}")
         try:
             recipe = dict(data["recipe"])
-            placement = dict(data["placement"])
             return cls(
                 recipe=Recipe(**{**recipe, "arguments": tuple(recipe["arguments"])}),
-                placement=Placement(
-                    **{**placement, "argv": tuple(placement["argv"]), "secrets": tuple(placement["secrets"])}
-                ),
+                placement=Placement.from_dict(data["placement"]),
                 inputs=tuple(PlannedInput(**{**i, "types": tuple(i["types"])}) for i in data["inputs"]),
                 outputs=tuple(PlannedOutput(**o) for o in data["outputs"]),
                 config_name=data["config_name"],
@@ -205,6 +240,7 @@ class Plan:
                 done_at=data.get("done_at"),
                 resumes=data["resumes"],
                 because=tuple(data.get("because", ())),
+                planned_steps=data.get("planned_steps"),
             )
         except (KeyError, TypeError, ValueError) as problem:
             raise CheckFailed(f"this is no plan: {type(problem).__name__} {problem}") from problem

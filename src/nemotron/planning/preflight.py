@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from nemotron.catalog.discover import Catalog
 from nemotron.catalog.step import Step
@@ -11,6 +12,7 @@ from nemotron.config.config import Config, Origin
 from nemotron.engines.base import Engine, StepFacts
 from nemotron.errors import NemotronError, NotFound
 from nemotron.findings import Finding
+from nemotron.job.stub_mark import is_stub
 from nemotron.planning.pinning import UNREADABLE
 from nemotron.planning.plan import Plan, PlannedInput
 from nemotron.planning.references import Binding
@@ -115,6 +117,23 @@ def missing_values(missing: Sequence[str], inputs: Sequence[PlannedInput], confi
 def _refers_to_port(config: Config, key: str, ports: set[str | None]) -> bool:
     raw = config.get(key)
     return isinstance(raw, str) and any(port is not None and f"${{{port}}}" in raw for port in ports)
+
+
+def lenient(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings of a stub run: what it will not read need not be there, and is told as a note."""
+    unread = (UNBOUND, MISSING_VALUE, UNREADABLE, "input.not_found")
+    return [replace(f, severity="note") if f.id in unread else f for f in findings]
+
+
+def stub_findings(inputs: Sequence[PlannedInput]) -> list[Finding]:
+    """An error for each input that a stub run left: it is valid in form and means nothing."""
+    found = []
+    for each in inputs:
+        if each.state == "pinned" and each.path is not None and is_stub(Path(each.path)):
+            what = f"input {each.port} was written by a stub run, there is nothing in it to train on"
+            fix = f"-i {each.port}=... of a real run, or --stub for this one too"
+            found.append(Finding("input.stub", "error", what, each.key, fix=fix))
+    return found
 
 
 def waive(

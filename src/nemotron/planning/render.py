@@ -52,20 +52,50 @@ def render_plan(plan: Plan, *, verbose: bool = True) -> str:
 
 
 def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
+    place = plan.placement
     yield "config", plan.config_file
     yield "engine", f"{plan.recipe.engine} ({plan.recipe.engine_version})"
-    if plan.recipe.image:
-        yield "image", plan.recipe.image
-    yield (
-        "where",
-        plan.placement.backend + (f", profile {plan.placement.profile}" if plan.placement.profile else ""),
-    )
-    yield "command", shown_command(plan.placement.argv)
-    for name, value in sorted(plan.placement.environment.items()):
+    if plan.recipe.image or place.image:
+        yield "image", f"{place.image or plan.recipe.image}{_source(plan, 'image')}"
+    yield "where", place.backend + (f", profile {place.profile}" if place.profile else "")
+    if place.backend != "local":
+        yield from _elsewhere(plan)
+    yield "command", shown_command(place.argv)
+    for name, value in sorted(place.environment.items()):
         yield "env", f"{name}={value}"
-    for name in plan.placement.secrets:
-        yield "env", f"{name} (secret, taken from the environment when it runs)"
-    yield "recipe", plan.recipe_digest or "known once the inputs are built"
+    when = "submitted" if place.backend != "local" else "run"
+    for name in place.secrets:
+        yield "env", f"{name} (secret, read when it is {when})"
+    for key, value in sorted(place.config.items()):
+        yield "sets", f"{key} = {json.dumps(value, ensure_ascii=False)} (the place decides it)"
+    for what, why in place.ignored:
+        yield "ignored", f"{what}: {why}"
+    yield "recipe", plan.recipe_digest or "known once the inputs are there"
+
+
+def _elsewhere(plan: Plan) -> Iterator[tuple[str, str]]:
+    """What only a scheduler is told."""
+    place = plan.placement
+    yield "nodes", f"{place.nodes}{_source(plan, 'nodes')}"
+    yield "GPUs", f"{place.gpus_per_node} a node{_source(plan, 'gpus_per_node')}"
+    yield (
+        "started",
+        {"python": "once", "ray": "with Ray, on all nodes"}.get(place.launch, f"by {place.launch}"),
+    )
+    for name, value in sorted(place.options.items()):
+        yield "option", f"{name} = {json.dumps(value, ensure_ascii=False)}"
+    for mount in place.mounts:
+        yield "mount", mount
+    if place.save_before is not None:
+        yield "saves", f"{place.save_before} s before an allocation ends"
+    yield "chain", f"at most {place.chain} allocations" if place.chain > 1 else "one allocation"
+    if place.run_root:
+        yield "run in", place.run_root
+
+
+def _source(plan: Plan, name: str) -> str:
+    source = plan.placement.sources.get(name)
+    return f"  ({source})" if source else ""
 
 
 def _input_line(each: PlannedInput) -> str:
@@ -79,12 +109,18 @@ def _input_line(each: PlannedInput) -> str:
     if each.state == "missing":
         return f"{each.port}: MISSING or broken: {each.reference} ({kind})"
     if each.state == "late":
-        when = "fetched at launch" if "://" in str(each.reference) else "not visible from here"
-        return f"{each.port}: {each.reference} ({kind}), {when}"
+        return f"{each.port}: {each.reference} ({kind}), {_when(each)}"
     if each.state == "to_build":
         return f"{each.port}: {each.reference} ({kind}), to be built"
     made = f", made by run {each.made_by}" if each.made_by else ""
     return f"{each.port}: {each.reference} ({about}){made}\n      {each.path}\n      {each.digest}"
+
+
+def _when(each: PlannedInput) -> str:
+    """Who pins a late input."""
+    if each.made_by:
+        return f"when run {each.made_by} has ended"
+    return "fetched at launch" if "://" in str(each.reference) else "not visible from here, the job looks"
 
 
 def _reasons(plan: Plan) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
-from nemotron.errors import nearest
-from nemotron.findings import Finding
+from nemotron.errors import SchedulerError, nearest
+from nemotron.findings import Finding, errors_in
 from nemotron.profiles.load import Profiles
 from nemotron.profiles.profile import Profile
 
@@ -36,6 +36,12 @@ class SchedulerProbe(Protocol):
     def start_time(self, profile: Profile) -> str | None:
         """When a job of this shape would start; None where that cannot be told."""
 
+    def findings(self, options: Mapping[str, Any], nodes: int, gpus_per_node: int) -> Iterable[Finding]:
+        """What else is asked for and not there, such as node groups and secrets; empty where that is all.
+
+        options: of a placement, or the values of a profile.
+        """
+
 
 @dataclass(frozen=True)
 class CheckedProfile:
@@ -54,18 +60,24 @@ class CheckedProfile:
 def check_profile(profiles: Profiles, name: str, probe: SchedulerProbe | None = None) -> CheckedProfile:
     """Check a profile: its keys, its secrets, and with a probe its partition, account, nodes and GPUs.
 
-    Raises as `Profiles.examine` does, and SchedulerError as the probe does.
+    A scheduler that does not answer is a warning. Raises as `Profiles.examine` does.
     """
     profile = profiles.examine(name)
     findings = [*profile.findings, *_unset(profile, profiles.environ)]
-    if probe is None or profile.executor != "slurm":
+    if probe is None or errors_in(findings):
         return CheckedProfile(profile, tuple(findings), asked=False)
-    refused = [
-        *_partition_findings(profile, probe.partitions()),
-        *_account_findings(profile, probe.accounts()),
-    ]
-    # It would be asked about a job that it has just been found to refuse.
-    start = None if refused else probe.start_time(profile)
+    try:
+        refused = [
+            *_partition_findings(profile, probe.partitions()),
+            *_account_findings(profile, probe.accounts()),
+            *_other_findings(profile, probe),
+        ]
+        # It would be asked about a job that it has just been found to refuse.
+        start = None if refused else probe.start_time(profile)
+    except SchedulerError as silent:
+        what = f"the scheduler does not answer: {silent.what}"
+        findings.append(Finding("profiles.silent", "warning", what, silent.where))
+        return CheckedProfile(profile, tuple(findings), asked=False)
     return CheckedProfile(profile, (*findings, *refused), asked=True, start_time=start)
 
 
@@ -108,6 +120,12 @@ def _account_findings(profile: Profile, known: tuple[str, ...] | None) -> Iterat
         fix = f'did you mean "{close[0]}"?' if close else None
         what = f"you have no account {account}"
         yield Finding("profiles.account", "error", what, _place(profile, "account"), ", ".join(known), fix)
+
+
+def _other_findings(profile: Profile, probe: SchedulerProbe) -> Iterator[Finding]:
+    nodes, gpus = profile.get("nodes", 1), profile.get("gpus_per_node", 0)
+    for found in probe.findings(profile.values, int(nodes), int(gpus)):
+        yield replace(found, where=_place(profile, found.where or "") or found.where)
 
 
 def _place(profile: Profile, key: str) -> str | None:

@@ -59,6 +59,7 @@ def _read(file: BufferedReader, rows: _Rows, report: Report) -> None:
             )
             line = line[len(_BOM) :]
         rows.take(line, number)
+    rows.finish()
     if not rows.bytes:
         report.add(Problem("artifact.empty", "an empty file"))
     elif not rows.rows and not report.errors:
@@ -148,6 +149,12 @@ class _Rows:
         for problem in shape.problems(row, self._tools):
             self._report.add(problem, line=number)
         self._rewards.take(row.get("reward"))
+
+    def finish(self) -> None:
+        """Say what is said once of the whole file."""
+        undeclared = self._tools.undeclared()
+        if undeclared:
+            self._report.add(undeclared[0], line=undeclared[1])
 
     def facts(self) -> dict[str, Any]:
         found: dict[str, Any] = {

@@ -17,6 +17,7 @@ from .report import Problem, shown
 
 _PROTOCOLS = (2, 3, 4, 5)
 _MAX_NAME = 400
+PERSISTENT_ID = "persistent id"
 # Bytes, for all that is built: 140,000 chunks of a checkpoint, as many as the largest models have.
 _BUDGET = 190 << 20
 # Picklers hand over the items of a list a thousand at a time.
@@ -59,7 +60,9 @@ class Pairs(list[Any]):
 def read_pickle(data: bytes, allowed: frozenset[str]) -> Any | Problem:
     """The value that `data` describes, with `Named`, `Made` and `Pairs` in it, or why it is refused.
 
-    allowed: the names that it may mention, `module.name`. Sets come as lists, a `torch.Size` as a tuple.
+    allowed: the names that it may mention, `module.name`; with `PERSISTENT_ID` among them also values that lie
+    outside the pickle, as the numbers of a tensor do: each is a `Made` of that name. Sets come as lists, a
+    `torch.Size` as a tuple.
     """
     machine = _Machine(data, allowed)
     try:
@@ -276,6 +279,12 @@ class _Machine:
         else:
             self._push(Made(of.path, args), 72)
 
+    def outside(self) -> None:
+        args = self._pop()
+        if PERSISTENT_ID not in self._allowed or not isinstance(args, tuple):
+            raise _HostileError("refers to something outside of itself, which data need not")
+        self._push(Made(PERSISTENT_ID, args), 72)
+
     def build(self) -> None:
         state, made = self._pop(), self._top()
         if not isinstance(made, Made) or made.fields or made.state is not None:
@@ -291,8 +300,8 @@ _STOP = ord(".")
 _MEMOIZE = 0x94
 _SIZE = "torch.Size"
 _DICTIONARIES = frozenset(("collections.OrderedDict", "builtins.dict", "collections.defaultdict"))
-# The operations that pickled data need; those for persistent ids, extensions, instances of old classes and
-# buffers elsewhere are not among them.
+# The operations that pickled data need; those for extensions, instances of old classes and buffers elsewhere
+# are not among them.
 _OPERATIONS: Mapping[int, Callable[[_Machine], object]] = MappingProxyType(
     {
         0x80: _Machine.proto,
@@ -339,6 +348,7 @@ _OPERATIONS: Mapping[int, Callable[[_Machine], object]] = MappingProxyType(
         0x81: _Machine.make,
         ord("R"): _Machine.make,
         ord("b"): _Machine.build,
+        ord("Q"): _Machine.outside,
     }
 )
 

@@ -226,7 +226,10 @@ def _chosen_row(row: Row, watch: ToolWatch) -> Iterator[Problem]:
 
 def _rollout_row(row: Row, watch: ToolWatch) -> Iterator[Problem]:
     reward = row.get("reward")
-    if "reward" not in row:
+    if "reward" not in row and "response" not in row and "responses_create_params" in row:
+        what = "a prompt without response and reward, as files of judged answers hold them"
+        yield Problem("data.no_response", what, "warning")
+    elif "reward" not in row:
         yield missing("reward")
     elif not isinstance(reward, int | float) or isinstance(reward, bool):
         yield wrong_type("reward", "a number", reward)
@@ -245,16 +248,17 @@ def _rollout_row(row: Row, watch: ToolWatch) -> Iterator[Problem]:
         elif not isinstance(response["output"], list):
             yield wrong_type("response.output", "a list of items", response["output"])
         else:
-            yield from _output(response["output"], request, watch)
+            # Where the environment brings the tools, only the response tells them.
+            asked = request.get("tools") if isinstance(request, dict) else None
+            yield from _output(response["output"], asked or response.get("tools", asked), watch)
 
 
-def _output(output: list[Any], request: object, watch: ToolWatch) -> Iterator[Problem]:
+def _output(output: list[Any], tools: object, watch: ToolWatch) -> Iterator[Problem]:
     """What a model generated: its mistakes are warnings, training is to see them."""
     items = output[-1] if output and all(isinstance(item, list) for item in output) else output
     if not any(_answers(item) for item in items):
         what = "response.output has neither a text nor a call of the assistant"
         yield Problem("data.empty_answer", what, "warning")
-    tools = request.get("tools") if isinstance(request, dict) else None
     calls = list(_item_calls(output, "response.output"))
     if calls or tools is not None:
         where = "responses_create_params.tools"

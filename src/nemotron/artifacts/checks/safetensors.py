@@ -40,10 +40,11 @@ _BITS: Mapping[str, int] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """What a header says of one tensor."""
+    """What a header says of one tensor; start: the byte of the file at which it begins."""
 
     dtype: str
     shape: tuple[int, ...]
+    start: int
 
     @property
     def elements(self) -> int:
@@ -83,7 +84,7 @@ def read_header(path: Path) -> Header | Problem:
     entries = _entries(text)
     if isinstance(entries, Problem):
         return entries
-    return _tensors(entries, size, size - 8 - length)
+    return _tensors(entries, size, 8 + length)
 
 
 def _entries(header: bytes) -> dict[str, Any] | Problem:
@@ -103,11 +104,13 @@ def _entries(header: bytes) -> dict[str, Any] | Problem:
     return value
 
 
-def _tensors(entries: dict[str, Any], size: int, data_bytes: int) -> Header | Problem:
+def _tensors(entries: dict[str, Any], size: int, begin: int) -> Header | Problem:
+    """The tensors of a file of `size` bytes whose data begin at byte `begin`."""
+    data_bytes = size - begin
     tensors: dict[str, Tensor] = {}
     spans: list[tuple[int, int]] = []
     for name, entry in entries.items():
-        found = _tensor(name, entry)
+        found = _tensor(name, entry, begin)
         if isinstance(found, Problem):
             return found
         tensors[name], span = found
@@ -125,7 +128,7 @@ def _tensors(entries: dict[str, Any], size: int, data_bytes: int) -> Header | Pr
     return Header(MappingProxyType(tensors), size)
 
 
-def _tensor(name: str, entry: Any) -> tuple[Tensor, tuple[int, int]] | Problem:
+def _tensor(name: str, entry: Any, begin: int) -> tuple[Tensor, tuple[int, int]] | Problem:
     named = shown(name)
     if not isinstance(entry, dict):
         return _broken(f"the header entry of {named} is {kind(entry)}, not an object")
@@ -136,7 +139,7 @@ def _tensor(name: str, entry: Any) -> tuple[Tensor, tuple[int, int]] | Problem:
         return _broken(f"{named} has no shape of whole numbers")
     if not _sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         return _broken(f"{named} has no valid data_offsets")
-    tensor = Tensor(dtype, tuple(shape))
+    tensor = Tensor(dtype, tuple(shape), begin + offsets[0])
     if tensor.elements >= 1 << 63:
         return _broken(f"{named} has a shape that no file holds")
     held = (offsets[1] - offsets[0]) * 8

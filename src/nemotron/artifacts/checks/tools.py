@@ -37,6 +37,16 @@ class _First(NamedTuple):
     line: int
 
 
+class _Undeclared(NamedTuple):
+    """Calls without a definition: the first, and how many there were so far."""
+
+    first: Problem
+    line: int
+    calls: int
+    rows: int
+    last_line: int
+
+
 class ToolWatch:
     """The tools and calls of one file, a row at a time.
 
@@ -50,6 +60,7 @@ class ToolWatch:
         self._schemas: dict[str, _First] = {}
         self._kinds: dict[str, _First] = {}
         self._known: dict[int, tuple[tuple[Problem, ...], str | None]] = {}
+        self._undeclared: _Undeclared | None = None
 
     def problems(
         self, tools: object, calls: Sequence[Call], where: str, *, severity: str = "error"
@@ -66,8 +77,30 @@ class ToolWatch:
             return
         for call in calls:
             if isinstance(call.name, str) and call.name not in declared:
-                yield _undeclared(call, declared)
+                self._count_undeclared(call, declared)
             yield from self._arguments(call, severity)
+
+    def _count_undeclared(self, call: Call, declared: set[str]) -> None:
+        first = self._undeclared
+        if first is None:
+            self._undeclared = _Undeclared(_undeclared(call, declared), self.line, 1, 1, self.line)
+        else:
+            rows = first.rows + (self.line != first.last_line)
+            self._undeclared = first._replace(calls=first.calls + 1, rows=rows, last_line=self.line)
+
+    def undeclared(self) -> tuple[Problem, int] | None:
+        """What the whole file says of calls without a definition, and the line of the first; agents whose
+        environment has the tools make hundreds in a row."""
+        found = self._undeclared
+        if found is None:
+            return None
+        problem = found.first
+        if found.calls > 1:
+            many = (
+                f"{found.calls:,} calls in {found.rows:,} rows are of tools without a definition; the first:"
+            )
+            problem = problem._replace(message=f"{many} {problem.message}")
+        return problem, found.line
 
     def _definitions(self, tools: list[Any], where: str, names: set[str]) -> Iterator[Problem]:
         """What is wrong with the definitions, whose names are added to `names`."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from nemotron.artifacts.index.schema import ELSEWHERE, PENDING_IDENT, path_of, path_value, plain_text
 from nemotron.artifacts.lineage import ArtifactNode, Edge, RunNode
+from nemotron.artifacts.run_state import ended_state
 
 LATEST = "latest"
 # SQLite takes 32766 values in one statement; far fewer are as fast.
@@ -401,6 +402,4 @@ def _state(run_id: str, ended: str | None, exit_code: int | None, reason: str | 
         return "elsewhere"
     if ended is None:
         return "running"
-    if exit_code == 0:
-        return "succeeded"
-    return "interrupted" if reason == "interrupted" else "failed"
+    return ended_state(exit_code, reason)

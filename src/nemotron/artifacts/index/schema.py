@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from nemotron.artifacts.records import (
@@ -28,7 +28,7 @@ from nemotron.artifacts.records import (
     Record,
 )
 
-VERSION = 1
+VERSION = 2
 # Made once: `json.dumps` with options makes an encoder for every call.
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 # SQLite takes 32766 values in one statement; far fewer are as fast.
@@ -95,6 +95,16 @@ DELETE FROM artifact WHERE ident = ?
 AND NOT EXISTS (SELECT 1 FROM location WHERE artifact = artifact.id)
 AND NOT EXISTS (SELECT 1 FROM input WHERE artifact = artifact.id)
 """
+# Inputs that a run only named at first, and of which it says elsewhere what they were.
+_KNOWN_BY_NOW = """
+SELECT run, port, artifact, ident FROM input CROSS JOIN artifact ON id = artifact
+WHERE run IN (MARKS) AND ident >= 'ref:' AND ident < 'ref;' AND EXISTS (
+    SELECT 1 FROM input AS known JOIN artifact AS other ON other.id = known.artifact
+    WHERE known.run = input.run AND known.port = input.port
+    AND NOT (other.ident >= 'ref:' AND other.ident < 'ref;')
+)
+"""
+_DROP_INPUT = "DELETE FROM input WHERE run = ? AND port = ? AND artifact = ?"
 _MOVE_LOCATION = "UPDATE location SET artifact = (SELECT id FROM artifact WHERE ident = ?) WHERE record = ?"
 _PUT_LOCATION = """
 INSERT OR IGNORE INTO location
@@ -144,7 +154,7 @@ class Writer:
             self._digest_came(record_id)
 
     def _attempt(self, record: AttemptRecord) -> None:
-        ended = record.phase == "ended"
+        ended = record.phase in ("ended", "settled")
         run_id, at = plain_text(record.run_id), plain_text(record.at)
         self._runs.append(
             (
@@ -154,8 +164,8 @@ class Writer:
                 _text(record.engine),
                 _text(record.recipe_digest),
                 _text(record.directory),
-                # An end alone tells nothing of the beginning.
-                None if ended else at,
+                # Neither an end nor a place in a queue tells anything of the beginning.
+                at if record.phase == "started" else None,
                 at if ended else None,
                 record.exit_code,
                 _text(record.reason),
@@ -223,12 +233,23 @@ class Writer:
         self._database.executemany(
             _PUT_INPUT, [(runs[run], port, artifacts[ident]) for run, port, ident in self._inputs]
         )
+        self._drop_named({runs[run] for run, _, _ in self._inputs if not run.startswith(ELSEWHERE)})
         self._database.executemany(
             _PUT_LOCATION,
             [(artifacts[ident], runs.get(run or ""), *row) for ident, run, row in self._locations],
         )
         for gathered in (self._types, self._run_ids, self._runs, self._inputs, self._locations):
             gathered.clear()
+
+    def _drop_named(self, runs: Collection[int]) -> None:
+        """Leave one edge of an input that was only named at first and is known by now."""
+        numbers = list(runs)
+        for start in range(0, len(numbers), _CHUNK):
+            chunk = numbers[start : start + _CHUNK]
+            query = _KNOWN_BY_NOW.replace("MARKS", ", ".join("?" * len(chunk)))
+            found = self._database.execute(query, chunk).fetchall()
+            self._database.executemany(_DROP_INPUT, [row[:3] for row in found])
+            self._database.executemany(_DROP_UNUSED, [row[3:] for row in found])
 
     def _numbers(self, query: str, names: list[str]) -> dict[str, int]:
         found: dict[str, int] = {}

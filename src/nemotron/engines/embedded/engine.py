@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from operator import not_
 from pathlib import Path
 from typing import Any
 
-from nemotron.engines.base import StepFacts, installed_version, ranked
+from nemotron.engines.base import Shape, StepFacts, installed_version, place_findings, ranked
 from nemotron.engines.embedded.batches import BatchPlan, grpo_batches, supervised_batches
 from nemotron.engines.embedded.keys import notes, unknown_keys
 from nemotron.engines.embedded.reading import COMPARE, algorithm_of, lookup, reward_model_kind
@@ -120,6 +119,12 @@ class EmbeddedEngine:
             found += _arithmetic(algorithm, mine, step)
         return tuple(found)
 
+    def check_arguments(
+        self, config: Mapping[str, Any], step: StepFacts, arguments: Sequence[str]
+    ) -> tuple[Finding, ...]:
+        """None: `argv` refuses every argument."""
+        return ()
+
     def notes(self, config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         """Keys without effect, from the table."""
         return notes(self.training_config(config))
@@ -132,7 +137,7 @@ class EmbeddedEngine:
                 where="after --",
                 next="set config keys: KEY=VALUE",
             )
-        return (sys.executable, "-m", "nemotron.engines.embedded", "{run_dir}")
+        return (step.python, "-m", "nemotron.engines.embedded", "{run_dir}")
 
     def environment(self, config: Mapping[str, Any]) -> dict[str, str]:
         """Threads have to be set before torch is imported."""
@@ -154,6 +159,54 @@ class EmbeddedEngine:
         """This engine and the judge's arithmetic."""
         engines = Path(__file__).parent.parent
         return (engines / "embedded", engines / "genrm.py")
+
+    def shape(
+        self, step: StepFacts, config: Mapping[str, Any], environment: Mapping[str, str] | None = None
+    ) -> Shape:
+        """One process on one machine, with one GPU where the step has any use for them."""
+        one = "the embedded engine trains in one process"
+        why = {"launch": one, "nodes": one, "gpus_per_node": one, "image": "the embedded engine needs none"}
+        return Shape("python", 1, min(1, step.gpus_per_node), None, why)
+
+    def placed(
+        self, config: Mapping[str, Any], *, seconds: int | None, save_before: int | None
+    ) -> Mapping[str, Any]:
+        """Nothing: it saves when a signal tells it that time is nearly up."""
+        return {}
+
+    def check_place(
+        self,
+        step: StepFacts,
+        config: Mapping[str, Any],
+        *,
+        nodes: int,
+        gpus_per_node: int,
+        environment: Mapping[str, str] | None = None,
+    ) -> tuple[Finding, ...]:
+        """More than one node is of no use; without a GPU it trains on the CPU."""
+        shape = self.shape(step, config)
+        return place_findings(shape, nodes=nodes, gpus_per_node=max(gpus_per_node, shape.gpus_per_node))
+
+    def prefetch(self, config: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+        """Nothing: inputs are fetched by the launcher."""
+        return ()
+
+    def planned_steps(self, config: Mapping[str, Any], rows: Mapping[str, int]) -> int | None:
+        """As the batches say; the step limit where the rows are not known."""
+        mine = self.training_config(config)
+        algorithm = algorithm_of(mine)
+        if algorithm is None:
+            return None
+        known = rows.get("prompts" if algorithm == "grpo" else "data")
+        if known is None:
+            limit = lookup(mine, f"{algorithm}.max_num_steps")
+            return limit if _is_count(limit) else None
+        try:
+            if algorithm == "grpo":
+                return grpo_batches(mine, known).steps
+            return supervised_batches(mine, algorithm, known).steps
+        except CheckFailed:
+            return None  # `check` says why
 
 
 def _is_count(value: object) -> bool:

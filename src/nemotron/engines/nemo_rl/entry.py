@@ -35,6 +35,10 @@ ENTRY_POINTS: Mapping[str, EntryPoint] = {
     )
 }
 
+# Where the framework's image keeps it, and where a patched checkout is mounted. Its scripts run there: paths
+# in its own configs are relative to it.
+CHECKOUT = "/opt/nemo-rl"
+
 _SECTIONS = ("sft", "rm", "dpo", "grpo")
 _OTHER_ENGINES = ("embedded",)
 
