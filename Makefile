@@ -29,6 +29,7 @@ bench: $(DEMO)
 	$(BIN)/python benchmarks/cli.py
 	$(BIN)/python benchmarks/identity.py
 	$(BIN)/python benchmarks/chain.py
+	$(BIN)/python benchmarks/submit.py
 
 venv: $(DEMO) $(TEST) $(LINT)
 

@@ -2,12 +2,12 @@
 
     python benchmarks/checkpoints.py [ROUNDS]
 
-Two models of random numbers are made on the spot: 0.6 B parameters in the shape of Qwen3-0.6B, and 4 GB in the
-shapes of a 70 B Llama with one layer. Each is converted to Megatron and back, in processes of their own; beside
-each conversion the same bytes are read, written and synced by a loop, in the same round. Time is counted after
-imports, memory is the peak of all that is resident, medians of the rounds. The result of the way back has to be
-the model, tensor by tensor. Exit code 1 when a figure is above its bar. It makes files of three times the
-model; TMPDIR says where.
+Two models of random numbers are made on the spot: 0.6 B parameters in the shape of Qwen3-0.6B, and 4 GB in
+the shapes of a 70 B Llama with one layer. Each is converted to Megatron and back, in processes of their own;
+beside each conversion the same bytes are read, written and synced by a loop, in the same round. Time is
+counted after imports, memory is the peak of all that is resident, medians of the rounds. The result of the
+way back has to be the model, tensor by tensor. Exit code 1 when a figure is above its bar. It makes files of
+three times the model; TMPDIR says where.
 """
 
 from __future__ import annotations
@@ -137,7 +137,8 @@ def measure_size(size: Size, rounds: int, place: Path) -> bool:
             peaks[way] = max(peaks[way], peak)
     found = compare(model, back)
     held = sum(file.stat().st_size for file in model.iterdir())
-    print(f"{size.name}: {held / 1e9:.2f} GB, {found.same} tensors the same, {'all' if found.equal else 'NOT ALL'}")
+    how_many = "all" if found.equal else "NOT ALL"
+    print(f"{size.name}: {held / 1e9:.2f} GB, {found.same} tensors the same, {how_many}")
     fine = found.equal
     for way in ways:
         taken, floor = statistics.median(seconds[way]), statistics.median(copying[way])

@@ -31,6 +31,9 @@ def commands() -> Iterator[tuple[str, Any]]:
     """Every command with its full name, in the order of `--help`."""
     root: Any = typer.main.get_command(app.build_app(""))
     for noun, group in root.commands.items():
+        if not hasattr(group, "commands"):
+            yield f"nemotron {noun}", group
+            continue
         for verb, command in group.commands.items():
             yield f"nemotron {noun} {verb}", command
 

@@ -67,6 +67,7 @@ COMMANDS = {
     "nemotron profiles list": ["--json"],
     "nemotron profiles show": ["NAME", "--json"],
     "nemotron profiles check": ["NAME", "--json"],
+    "nemotron doctor": ["--deep", "--json"],
 }
 EXIT_CODES = {
     "NemotronError": (1, "failed"),

@@ -304,7 +304,7 @@ def test_a_submission_that_never_was_is_asked_for_twice_and_given_up(
     assert run.state() == "unknown", "its client may live, and wait for an answer"
     assert (run.directory / ".secrets").exists()
     (run.directory / "submissions.jsonl").unlink()
-    Journal(run.directory).note("submitting", replace(begun, at=ago(60)))
+    Journal(run.directory).note("submitting", replace(begun, at=ago(200)))
     scheduler.calls.clear()
     refresh(store, [run], scheduler)
     assert [what for what, _ in scheduler.calls] == ["find", "find"]

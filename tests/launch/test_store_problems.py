@@ -12,7 +12,7 @@ import pytest
 
 Cli = Callable[..., Any]
 # Room for a bundle and a half, and not for a megabyte.
-DISK = 800 << 10
+DISK = 1600 << 10
 SCRIPT = "from pathlib import Path\nPath('rows.jsonl').write_bytes(b'x' * {bytes})\n"
 
 

@@ -19,8 +19,7 @@ HF_TOKEN = "${oc.env:HF_TOKEN,}"
 FLAVOUR = "it's $(touch x) `y` \\" $z"
 
 [nowhere]
-executor = "lepton"
-nemo_run_dir = "/mnt/runs"
+executor = "docker"
 """
 PATIENCE = 60.0
 

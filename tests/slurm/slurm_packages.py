@@ -32,21 +32,26 @@ class Unavailable(Exception):
 
 def install_packages() -> None:
     """Install what is missing. Raises Unavailable where that cannot be done."""
+    install_missing(PACKAGES)
+
+
+def install_missing(packages: dict[str, str]) -> None:
+    """The same for other packages; keys are what has to be there."""
     if os.geteuid() != 0:
         raise Unavailable("a test cluster needs root: a network namespace, device nodes, bind mounts")
     with _LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        missing = _missing()
+        missing = _missing(packages)
         if missing:
             _install(missing)
-        still = _missing()
+        still = _missing(packages)
     if still:
         raise Unavailable(f"not there after installation: {', '.join(still)}")
 
 
-def _missing() -> list[str]:
+def _missing(packages: dict[str, str]) -> list[str]:
     path = f"{os.environ.get('PATH', '')}:{SBIN}"
-    return [package for what, package in PACKAGES.items() if not shutil.which(what, os.F_OK, path)]
+    return [package for what, package in packages.items() if not shutil.which(what, os.F_OK, path)]
 
 
 def _install(packages: list[str]) -> None:

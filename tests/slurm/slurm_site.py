@@ -1,4 +1,4 @@
-"""The command line on the cluster: a profile, a store and a small catalog, as somebody on a login node has."""
+"""The command line on the cluster: a profile, a store and a small catalog, as on a login node."""
 
 from __future__ import annotations
 
@@ -33,9 +33,7 @@ class Site:
         """The working directory, where the profiles are."""
         return self.world.work  # type: ignore[no-any-return]
 
-    def run(
-        self, *words: str, timeout: float = 120, **environ: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, timeout: float = 120, **environ: str) -> subprocess.CompletedProcess[str]:
         """A whole `nemotron` process."""
         return subprocess.run(
             self.world.command(*words),

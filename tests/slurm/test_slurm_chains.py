@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from slurm_site import Site
 pytestmark = pytest.mark.slurm
 
 # Saves when it is asked to leave, and goes on from there. It logs a step in time, or hangs at one.
-TRAINER = '''
+TRAINER = """
 import json, signal, sys, time
 from pathlib import Path
 
@@ -37,7 +38,7 @@ for step in range(done + 1, config["steps"] + 1):
     if asked:
         sys.exit(0)
 place.write_text(json.dumps({"steps": config["steps"]}))
-'''
+"""
 TRAIN = """
     [step]
     id = "{id}"
@@ -173,6 +174,6 @@ def test_a_failure_stops_what_is_built_upon_it(keeps: Site, cli: Callable[..., A
     code, states = keeps.wait(*runs)
     assert code == 3 and states[0] == "failed" and set(states[1:]) == {"interrupted"}
     assert not any((keeps.directory(run) / "rows.jsonl").exists() for run in runs[1:])
-    for run in runs[1:]:
-        print(keeps.run("runs", "show", run).stdout)
+    for before, run in pairwise(runs):
+        assert f"it waited for {before}, and that did not succeed" in keeps.run("runs", "show", run).stdout
     assert keeps.queue() == []

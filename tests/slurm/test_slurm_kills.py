@@ -1,4 +1,4 @@
-"""The client is killed with SIGKILL at every step of submitting: no job is lost, and none is submitted twice."""
+"""The client is killed with SIGKILL at every step of submitting: no job is lost or submitted twice."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from slurm_cluster import wait_until
 from slurm_site import Site
 
 pytestmark = pytest.mark.slurm
@@ -64,14 +65,15 @@ main()
 def killed_client(site: Site, *where: str, words: tuple[str, ...] = ()) -> None:
     """`steps run make/rows -b cluster`, killed where it is said."""
     command = [sys.executable, "-c", CLIENT, *where, "steps", "run", "make/rows", "-b", "cluster", *words]
-    done = subprocess.run(command, cwd=site.work, env=site.environ, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, cwd=site.work, env=site.environ, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == -9, done.stderr
 
 
 @pytest.mark.parametrize(
     ("where", "jobs"),
     [
-        (("write_bundle", "before", "0"), 0),
         (("write_bundle", "after", "0"), 0),
         (("submitting", "before", "0"), 0),
         (("submitting", "after", "0"), 0),
@@ -89,6 +91,14 @@ def test_a_client_that_is_killed_between_two_steps_loses_no_job(
     check(site, jobs)
 
 
+def test_a_client_that_is_killed_before_there_is_a_plan_leaves_an_empty_directory(site: Site) -> None:
+    killed_client(site, "write_bundle", "before", "0")
+    assert [told["backend"] for told in site.listed().values()] == [None] and site.queue() == []
+    run = site.submit("make/rows")
+    assert site.wait(run) == (0, ["succeeded"])
+    assert site.run("steps", "run", "make/rows", "-b", "cluster").stdout.strip() == run
+
+
 @pytest.mark.parametrize(("when", "jobs"), [("before", 0), ("during", 1), ("after", 1)])
 def test_a_client_that_is_killed_while_sbatch_works_loses_no_job(site: Site, when: str, jobs: int) -> None:
     directory = site.work / "bin"
@@ -100,6 +110,8 @@ def test_a_client_that_is_killed_while_sbatch_works_loses_no_job(site: Site, whe
     path = f"{directory}:{site.environ['PATH']}"
     done = site.run("steps", "run", "make/rows", "-b", "cluster", PATH=path)
     assert done.returncode == -9, done.stderr
+    if jobs:  # sbatch goes on without its client
+        wait_until(lambda: bool(named_jobs(site)), "sbatch does not submit")
     check(site, jobs)
 
 
@@ -108,13 +120,19 @@ def test_a_client_that_is_killed_between_two_parts_of_a_chain_leaves_one_run(sit
     check(site, 1)
 
 
+def named_jobs(site: Site) -> list[str]:
+    """The jobs that Slurm knows under the names of runs."""
+    runs = {directory.name for directory in site.world.runs()}
+    known = site.cluster.run(["squeue", "-h", "--states=all", "-o", "%j %A"]).stdout.splitlines()
+    return sorted(line.split()[1] for line in known if line.split()[0] in runs)
+
+
 def check(site: Site, jobs: int) -> None:
-    """`runs list` of a new process shows the run once, with its job; typing the same again submits no second."""
-    queued = site.cluster.run(["squeue", "-h", "--states=all", "-o", "%j %A"]).stdout.split("\n")
+    """`runs list` of a new process shows the run once, with its job; the same command submits no second."""
     (directory,) = site.world.runs()
     run, listed = directory.name, site.listed()
     assert list(listed) == [run]
-    mine = sorted(line.split()[1] for line in queued if line.split()[:1] == [run])
+    mine = named_jobs(site)
     assert len(mine) == jobs and mine == [job.job for job in site.jobs(run)]
     again = site.run("steps", "run", "make/rows", "-b", "cluster", "--json")
     if jobs:

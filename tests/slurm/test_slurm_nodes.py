@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+import signal
+from pathlib import Path
 
 import pytest
 from slurm_cluster import wait_until
@@ -44,7 +46,7 @@ if config["behave"] == "fail":
     sys.exit(9)
 if config["behave"] == "stay":
     with Path("starts").open("a") as file:
-        file.write("1\\\\n")
+        file.write("1\\n")
     time.sleep(600)
 Path(config["output"]).write_text(json.dumps(seen))
 """
@@ -86,14 +88,16 @@ if rank:
 """
     + END
 )
+# Without torch it starts as soon as its launcher does.
+STAYER = BEGIN + "seen = {}\n" + END
 
 
 @pytest.fixture
-def nodes(site: Site) -> Iterator[Site]:
-    for name, script in (("ray", DRIVER), ("torchrun", WORKER)):
-        toml = STEP.replace("LAUNCH", name)
+def nodes(site: Site) -> Site:
+    for name, script in (("ray", DRIVER), ("torchrun", WORKER), ("stay", STAYER)):
+        toml = STEP.replace("LAUNCH", "ray" if name == "ray" else "torchrun")
         site.world.add_step(f"on/{name}", toml, configs={"default": CONFIG}, script=script)
-    yield site
+    return site
 
 
 @pytest.mark.ray
@@ -122,13 +126,32 @@ def test_torchrun_has_the_right_world_on_both_nodes(nodes: Site) -> None:
 
 
 def test_a_run_whose_node_is_lost_goes_on_when_there_are_nodes_again(nodes: Site) -> None:
-    run = nodes.submit("on/torchrun", "behave=stay")
-    nodes.until_started(run)
+    run = nodes.submit("on/stay", "behave=stay", "run.env.gpus_per_node=1")
+    wait_until((nodes.directory(run) / "starts").exists, "it does not start", 180)
     nodes.cluster.fail_node("n2")
     wait_until(lambda: nodes.listed()[run]["state"] == "queued", "the job is not requeued")
-    print(nodes.listed()[run])
-    (nodes.directory(run) / "config.yaml").write_text("behave: write\noutput: seen.json\n")
-    nodes.cluster.resume("n2")
+    config = nodes.directory(run) / "config.yaml"
+    config.write_text(config.read_text().replace("stay", "write"))
+    # It may have come back by itself.
+    nodes.cluster.run(["scontrol", "update", "NodeName=n2", "State=RESUME"])
     code, states = nodes.wait(run, timeout=240)
     assert (code, states) == (0, ["succeeded"]), nodes.run("runs", "show", run).stdout
     assert nodes.json(run, "record.json")["attempt"] == 2
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_ray_node_that_dies_ends_the_attempt_with_its_name(nodes: Site) -> None:
+    run = nodes.submit("on/ray", "behave=stay", "run.env.sbatch.no-requeue=true")
+    wait_until((nodes.directory(run) / "starts").exists, "it does not start", 180)
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes()
+            is_worker = b"SLURM_NODEID=1\0" in (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if is_worker and b"raylet/raylet" in words:
+            os.kill(int(process.name), signal.SIGKILL)
+    code, states = nodes.wait(run, timeout=240)
+    assert states != ["succeeded"] and code != 0
+    assert "node 1 (n2)" in nodes.json(run, "failure.json")["what"]

@@ -1,4 +1,4 @@
-"""What cannot work is refused with exit code 4 before anything is handed to Slurm, and nothing is left behind."""
+"""What cannot work is refused with exit code 4 before anything is handed to Slurm; nothing is left behind."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def test_paths_that_no_mount_covers_are_refused(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("run.env.nodes=1",), "nodes"),
-        (("cluster.num_nodes=4",), "nodes"),
-        (("env.nemo_gym.num_gpu_nodes=2", "run.env.nodes=2"), "nodes"),
+        (("run.env.nodes=1",), "the allocation has 1 nodes, the step needs 2"),
+        (("cluster.num_nodes=4",), "5 nodes are asked for, partition batch has 2"),
+        (("env.nemo_gym.num_gpu_nodes=2", "run.env.nodes=2"), "the step needs 3 (cluster.num_nodes 1 + env"),
     ],
 )
 def test_nodes_that_do_not_add_up_are_refused(
@@ -74,6 +74,7 @@ def test_nodes_that_do_not_add_up_are_refused(
         "prompts": write_rows("prompts.jsonl", "prompt_jsonl"),
         "policy": write_model("policy"),
         "reward_model": write_model("judge"),
+        "validation": write_rows("validation.jsonl", "prompt_jsonl"),
     }
     bound = [word for port, path in inputs.items() for word in ("-i", f"{port}={path}")]
-    print(refused(site, cli, *RLHF, *bound, *words))
+    assert said in refused(site, cli, *RLHF, *bound, *words)

@@ -79,10 +79,8 @@ def test_a_secret_is_in_no_file_but_its_own_and_in_no_argument_list(keeps_secret
     watched.over.set()
     watched.join()
     assert watched.found == set() and watched.looks > 20
-    kept = "sacct --env-vars --noheader --jobs".split()
-    wait_until(
-        lambda: "SLURM" in site.cluster.run([*kept, site.job(run)]).stdout, "accounting does not tell"
-    )
+    kept = ["sacct", "--env-vars", "--noheader", "--jobs"]
+    wait_until(lambda: "SLURM" in site.cluster.run([*kept, site.job(run)]).stdout, "accounting does not tell")
     assert SECRET not in site.cluster.run([*kept, site.job(run)]).stdout
     assert holding(site) == []
 

@@ -32,7 +32,7 @@ ELSEWHERE_FILE = "elsewhere.json"
 LOCAL = "local"  # the backend whose jobs are processes of a host
 
 # Ends after which the same run can go on: nothing was wrong with the work itself.
-_CUT_OFF = ("interrupted", "walltime", "lost", "node lost", "cancelled", "preempted")
+_CUT_OFF = ("interrupted", "walltime", "lost", "node lost", "cancelled", "preempted", "dependency")
 _CUT_OFF_JOBS: tuple[JobState, ...] = ("cancelled", "timeout", "node_fail", "preempted")
 # A job tells every 30 s that it lives; a busy file server may hold back a few of these.
 _FRESH_SECONDS = 150.0

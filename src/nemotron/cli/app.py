@@ -19,7 +19,10 @@ NOUNS = {
     "runs": "List and show runs and their logs.",
     "artifacts": "List, check, add, name and verify artifacts; show their lineage.",
     "profiles": "List, show and check profiles: where steps can run.",
+    "doctor": "Say what is installed, reachable and missing here.",
 }
+# Commands of their own, with no verb after them.
+ALONE = ("doctor",)
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
@@ -49,7 +52,7 @@ def split_arguments(words: list[str]) -> tuple[list[str], tuple[str, ...] | None
 def run(words: list[str], arguments: tuple[str, ...] | None) -> int:
     """Run one command; returns its exit code."""
     as_json = "--json" in words
-    incomplete = not words or (len(words) == 1 and words[0] in NOUNS)
+    incomplete = not words or (len(words) == 1 and words[0] in NOUNS and words[0] not in ALONE)
     try:
         if arguments is not None and words[:2] != ["steps", "run"]:
             raise UsageError("only `steps run` takes arguments after --", next="leave out what follows --")
@@ -93,6 +96,9 @@ def build_app(noun: str) -> typer.Typer:
     app.callback(invoke_without_command=True)(_root)
     for name in (noun,) if noun in NOUNS else NOUNS:
         module = importlib.import_module(f"nemotron.cli.{name}")
+        if name in ALONE:
+            app.command(name)(getattr(module, name))
+            continue
         app.add_typer(module.app, name=name, help=f"{NOUNS[name]}\n\nExample: nemotron {name} list")
     return app
 

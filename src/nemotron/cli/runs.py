@@ -67,6 +67,7 @@ def show(run_id: RunId, no_refresh: NoRefresh = False, as_json: Json = False) ->
     Example: nemotron runs show rlhf-20260101
     """
     from nemotron.artifacts.run_list import listed_run
+    from nemotron.artifacts.run_state import ELSEWHERE_FILE, read_object
     from nemotron.artifacts.store import find_store
 
     run = run_verbs.find(run_id)
@@ -85,6 +86,7 @@ def show(run_id: RunId, no_refresh: NoRefresh = False, as_json: Json = False) ->
         "failure": run.failure,
         "jobs": _jobs(run),
         "script": str(script) if script.is_file() else None,
+        "elsewhere": read_object(run.directory / ELSEWHERE_FILE),
     }
     if as_json:
         output.print_json(found)
@@ -210,6 +212,10 @@ def _shown(run: Run, found: dict[str, Any]) -> str:
     ]
     lines += [f"  recipe   {found['recipe_digest']}", f"  ended    {found['ended'] or '-'}"]
     lines.append(f"  at       {run.directory}")
+    away = found["elsewhere"]
+    host = f"{away['host']}:" if away.get("host") else ""
+    if away.get("directory"):
+        lines.append(f"  there    {host}{away['directory']}")
     for job in found["jobs"]:
         part = f" (part {job['part']} of {job['parts']})" if job["parts"] > 1 else ""
         words = [job["state"] or "submitted"]
@@ -228,6 +234,9 @@ def _shown(run: Run, found: dict[str, Any]) -> str:
         ]
     for port, each in found["outputs"].items():
         lines += [f"  out      {port}: {each['path']} ({each['type']})", f"           {each['digest']}"]
+    if away and not found["outputs"]:
+        for port, each in (found["record"].get("outputs") or {}).items():
+            lines += [f"  out      {port}: {host}{each['path']} ({each['type']})", "           pending"]
     if found["state"] == "succeeded":
         lines += ["", *told_by_trainer(run)]
     return "\n".join(lines)

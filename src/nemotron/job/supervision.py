@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import signal
 import time
@@ -21,6 +22,8 @@ _LAST_SECONDS = 10.0
 _OVERDUE_SECONDS = 30.0
 # A scheduler signals every process of a job and its script too, which passes the signal on.
 _REPEAT_SECONDS = 5.0
+# By then the runtime of a busy node has heard, too, of a signal that ended its trainer.
+_LATE_SECONDS, _LATE_WELL_SECONDS = 2.0, 0.2
 _LOOK_SECONDS = 5.0
 
 
@@ -105,12 +108,22 @@ class _Supervision:
             while True:
                 event = self._next()
                 if isinstance(event, Ended):
+                    self._hear_what_ended_it(event.code)
                     return End(event.code, self._stopped, self._trouble)
                 if event is not None:
                     self._on_signal(event)
                 self._on_time()
         finally:
             self._trainer.close()
+
+    def _hear_what_ended_it(self, code: int) -> None:
+        """A scheduler signals all processes of a job at once, and the trainer may be the faster to end."""
+        if self._first is not None or self._trouble is not None or self._allocation.job is None:
+            return
+        with contextlib.suppress(queue.Empty):
+            event = self._events.get(timeout=_LATE_SECONDS if code else _LATE_WELL_SECONDS)
+            if event in (signal.SIGTERM, signal.SIGINT):
+                self._stopped = self._allocation.reason(signal.SIGTERM, time.time())
 
     def _next(self) -> int | Ended | None:
         moments = [moment for moment, _ in self._agenda[:1]] + ([self._next_look] if self._care.looks else [])

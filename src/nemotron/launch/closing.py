@@ -19,6 +19,9 @@ from nemotron.artifacts.store import Store
 from nemotron.artifacts.submissions import JobState, JobStatus, Submission
 from nemotron.errors import Conflict
 
+DEPENDENCY = "dependency"
+# A job that never began to work says little.
+_KEPT_CHARACTERS = 1 << 16
 # How a run is told to have ended, and with which exit code, where the job's own does not count.
 _ENDS: Mapping[JobState, tuple[str, int | None]] = MappingProxyType(
     {
@@ -45,13 +48,15 @@ def close_run(
     job = _decisive(jobs, words, str(beat.get("job")) if run.attempts else None)
     status = words[job.job]
     reason, code = _reason_and_code(status)
+    awaited = _awaited(run) if reason == DEPENDENCY else ""
     attempt, record = run.attempts, _record(store, run, run.attempts, "ended")
     began = attempt > 0 and (record is None or record.scheduler_id == job.job)
     said = f" ({status.reason})" if status.reason else ""
-    what = f"job {job.job} ended{'' if began else ' before it began to work'}: {reason}{said}"
+    what = f"job {job.job} ended{'' if began else ' before it began to work'}: {awaited or reason}{said}"
+    kept = sorted((run.directory / "logs").glob(f"*-{job.job}.out"))
     if not began:
         attempt += 1
-        _claim_attempt(run, attempt, what)
+        _claim_attempt(run, attempt, what, kept)
     if record is None or not began:
         record = replace(
             _known(store, run, attempt, job),
@@ -64,15 +69,18 @@ def close_run(
         )
         with suppress(Conflict):  # somebody else was faster, with other words
             write_record(records_dir(store, run), record)
-    if status.state != "cancelled":
+    if status.state != "cancelled" or awaited:
         where = ", ".join(status.nodes) or None
-        _write_new(run.directory / "failure.json", {"what": what, "where": where, "exit_code": code})
+        told = {"what": what + _cause(kept), "where": where, "exit_code": code}
+        _write_new(run.directory / "failure.json", told)
     _write_new(run.directory / RECORD_FILE, record.as_dict())
     return record
 
 
 def _reason_and_code(status: JobStatus) -> tuple[str, int]:
     reason, code = _ENDS.get(status.state, ("job failed", None))
+    if status.state == "cancelled" and "Dependency" in str(status.reason):
+        reason = DEPENDENCY
     if status.state == "node_fail" and not status.nodes:
         reason = "lost"
     if code is None:
@@ -92,8 +100,27 @@ def _decisive(
     return (unwell or list(jobs))[0]
 
 
-def _claim_attempt(run: Run, number: int, what: str) -> None:
-    """Take the number of an attempt that never began: the next one must not write records of its name."""
+def _awaited(run: Run) -> str:
+    """Which runs a job waited for that were not to have their outputs."""
+    late = run.place.get("late")
+    wanted = late.values() if isinstance(late, dict) else ()
+    runs = dict.fromkeys(str(w["run"]) for w in wanted if isinstance(w, dict) and w.get("run"))
+    return f"it waited for {', '.join(runs)}, and that did not succeed" if runs else DEPENDENCY
+
+
+def _cause(kept: Sequence[Path]) -> str:
+    """What the scheduler's own logs of a job tell of its end: an image or a mount that is not there, say."""
+    from nemotron.job.causes import first_cause
+
+    cause = first_cause(kept) if kept else None
+    return f": {cause['what']}" if cause else ""
+
+
+def _claim_attempt(run: Run, number: int, what: str, kept: Sequence[Path]) -> None:
+    """Take the number of an attempt that never began: the next one must not write records of its name.
+
+    Its log is what the scheduler kept of its job.
+    """
     log = run.directory / "logs" / f"attempt-{number}.log"
     try:
         log.parent.mkdir(exist_ok=True)
@@ -101,6 +128,9 @@ def _claim_attempt(run: Run, number: int, what: str) -> None:
             handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"{what}\n")
+                for each in kept:
+                    with each.open(encoding="utf-8", errors="replace") as text:
+                        file.write(text.read(_KEPT_CHARACTERS))
     except OSError as problem:
         raise os_error(problem, log) from problem
 

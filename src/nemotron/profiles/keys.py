@@ -26,10 +26,10 @@ EXECUTORS = (
     Executor("slurm", "A Slurm cluster, from its login node."),
     Executor("lepton", "DGX Cloud Lepton."),
     Executor("ray", "A running Ray cluster."),
-    Executor("dgxcloud", "DGX Cloud on Run:ai.", launchable=False),
+    Executor("dgxcloud", "DGX Cloud on Run:ai, through nemo-run."),
     Executor("docker", "Containers on this machine.", launchable=False),
-    Executor("skypilot", "Clouds, through SkyPilot.", launchable=False),
-    Executor("kuberay", "Ray on Kubernetes.", launchable=False),
+    Executor("skypilot", "Clouds, through SkyPilot and nemo-run."),
+    Executor("kuberay", "Ray on Kubernetes, through nemo-run."),
 )
 EXECUTOR_NAMES = tuple(executor.name for executor in EXECUTORS)
 
@@ -286,14 +286,20 @@ KEYS: tuple[ProfileKey, ...] = (
     ProfileKey(
         "custom_spec", kinds.TABLE, "Fields added to the job as they are.", '{ priority = "high" }', _CLOUD
     ),
-    ProfileKey("launcher", kinds.TEXT, "How processes are started.", '"torchrun"', _CLOUD),
+    ProfileKey(
+        "launcher",
+        kinds.TEXT,
+        "`nemo_run`: Lepton is spoken to through nemo-run. How processes are started is the step's to say.",
+        '"nemo_run"',
+        _CLOUD,
+    ),
     # Ray.
     ProfileKey(
         "address", kinds.TEXT, "Address of the cluster's Jobs API.", '"http://127.0.0.1:8265"', ("ray",)
     ),
     # This machine.
     ProfileKey("nproc_per_node", kinds.COUNT, "Processes for torchrun.", "2", ("local",)),
-    # Read and checked, so that existing files load; there is no backend for these.
+    # Through nemo-run; docker is read and checked only, so that existing files load.
     ProfileKey(
         "base_url", kinds.TEXT, "API of Run:ai.", '"https://cloud.example.com/api/v1"', _DGX, required=True
     ),

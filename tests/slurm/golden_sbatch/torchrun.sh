@@ -42,7 +42,7 @@ while caught=''; wait "$step_pid"; code=$?; [ -n "$caught" ]; do :; done
 kill "$stragglers"
 if [ -r "$mark.exit" ]; then read -r code < "$mark.exit"; fi
 rm -f -- "$mark".*
-if ((code < 128 && NEMOTRON_PART < NEMOTRON_PARTS)); then
+if ((code < 128 && code != 6 && NEMOTRON_PART < NEMOTRON_PARTS)); then
     # The work is done, or has failed: nothing is left for the allocations that were to follow.
     scancel --state=PENDING --user="$(id -un)" --jobname="$SLURM_JOB_NAME"
 fi

@@ -1,0 +1,1 @@
+"""Chats as packed sequences of tokens: see `write.pack_chats`."""

@@ -1,0 +1,11 @@
+"""Files of rows of any size: opened, cut into blocks, mapped over processes in order, written whole or not.
+
+sources.py    what an input is: plain, gzip, zstd, Parquet, a pipe
+blocks.py     an input as blocks of whole lines
+parallel.py   one function over all blocks, in order, in as many processes as asked for
+outputs.py    several files that appear together or not at all
+rows.py       a line as a row, or the reason why it is left out
+tally.py      how many rows, how many left out and why, with examples
+keys.py       what was seen before, in a few bytes a key
+jsontext.py   JSON, fast where orjson is installed
+"""

@@ -1,0 +1,1 @@
+"""Another machine's shell, through OpenSSH: commands that run there, files that go there and come back."""
