@@ -155,7 +155,7 @@ SHOWN_RUN = sorted(
     [
         *LISTED_RUN,
         *("config_file", "failure", "inputs", "outputs", "recipe_digest", "record", "summary"),
-        *("jobs", "script"),
+        *("jobs", "script", "elsewhere"),
     ]
 )
 MANIFEST = {

@@ -258,19 +258,15 @@ def test_packed_data_of_another_chat_template_is_refused(
     assert "[model.tokenizer_differs]" not in done.err
     for path in (mine, theirs):
         assert digest_in(path, "chat_template_digest") in done.err
-    assert f"pack it again with the tokenizer and chat template of model ({mine})" in done.err
+    assert f"nemotron steps run data_prep/sft_packing -i model={mine}" in done.err
 
 
 def test_the_fix_for_packed_data_is_the_step_that_packs(steps: Any, model: Models, packed: Models) -> None:
-    ports = consumes("model", "checkpoint_hf"), consumes("rows", "training_jsonl")
-    made = '    [[produces]]\n    name = "packed"\n    type = "packed_parquet"\n    config = "output"\n'
-    toml = manifest(*ports).replace(RUN, f'{made}    [run]\n    engines = ["script"]\n')
-    steps.add_step("make/packed", toml, configs={"default": "model: ???\nrows: ???\noutput: packed\n"})
     mine = model("my model")
     found = findings("use/packed", model=mine, data=packed(model("theirs", tokens=("b", "a"))))
     assert [*found] == ["model.tokenizer_differs"]
     fix = found["model.tokenizer_differs"].fix
-    assert fix == f"nemotron steps run make/packed -i 'model={mine}', then: -i data=run://RUN"
+    assert fix == f"nemotron steps run data_prep/sft_packing -i 'model={mine}', then: -i data=run://RUN"
 
 
 def test_packed_data_of_the_same_model_is_taken(steps: Any, model: Models, packed: Models) -> None:

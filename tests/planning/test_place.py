@@ -118,7 +118,7 @@ def test_nodes_that_do_not_add_up_are_an_error(planned: Any) -> None:
 def test_a_script_takes_nodes_and_image_of_the_profile(planned: Any) -> None:
     plan = planned("data_prep/scratch", "run.env.nodes=1")
     assert plan.placement.image == "registry.example.com/ours:1"
-    assert plan.placement.argv[:2] == ("python3", "{run_dir}/code/step.py")
+    assert plan.placement.argv[:2] == ("python3", "{run_dir}/code/nemotron/steps/data_prep/scratch/step.py")
     assert plan.recipe.image == plan.placement.image
 
 

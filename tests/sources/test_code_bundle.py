@@ -176,7 +176,7 @@ def test_every_step_of_the_catalog_can_be_bundled(step: object) -> None:
     made = bundle_code(step.directory, step.script, catalog=step.root_path)  # type: ignore[attr-defined]
     names = list(made.files)
     assert any(name.endswith("/step.toml") for name in names)
-    assert len(names) < 40
+    assert len(names) < 90  # of four hundred
     assert not [name for name in names if "/steps/" in name and step.id not in name]  # type: ignore[attr-defined]
 
 
