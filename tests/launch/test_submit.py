@@ -1,4 +1,4 @@
-"""Detached runs: handed over, journalled, found again, built upon while they go on; real processes of this host."""
+"""Detached runs: handed over, found again, built upon while they go on; real processes of this host."""
 
 from __future__ import annotations
 

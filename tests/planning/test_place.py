@@ -1,4 +1,4 @@
-"""Who wins: the recipe owns image and shape, the profile logistics, the command line comes last; losers are told."""
+"""Who wins: the recipe owns image and shape, the profile logistics, the command line comes last."""
 
 from __future__ import annotations
 

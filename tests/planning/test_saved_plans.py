@@ -64,7 +64,9 @@ def test_nothing_can_be_changed_about_it(world: Any, saved: Path, words: tuple[s
     assert done.code == 2 and "a saved plan is run as it is" in done.err
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 99}', '{"schema": 1, "recipe": 3}', "\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"schema": 99}', '{"schema": 1, "recipe": 3}', "\x00"]
+)
 def test_a_file_that_is_no_plan_is_told(world: Any, text: str) -> None:
     (world.work / "bad.json").write_text(text, encoding="utf-8")
     done = world.run("steps", "run", "bad.json")

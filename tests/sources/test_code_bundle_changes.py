@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nemotron.sources.bundle import CodeBundle, bundle_code, write_code
 from nemotron.sources import checkout as module
+from nemotron.sources.bundle import CodeBundle, bundle_code, write_code
 from nemotron.sources.checkout import CheckoutState, checkout_state, without_secrets
 
 IDENTITY = ("-c", "user.name=somebody", "-c", "user.email=s@example.com", "-c", "commit.gpgsign=false")

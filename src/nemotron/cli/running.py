@@ -43,7 +43,7 @@ class Asked:
         return Path(self.step) if self.step.endswith(".json") else None
 
     def request(self) -> Request:
-        """The request. Raises UsageError for a stray word, a malformed `-i`, an option without its profile."""
+        """The request. Raises UsageError for a stray word, a bad `-i`, an option without its profile."""
         for word in self.words:
             if "=" not in word:
                 raise UsageError(

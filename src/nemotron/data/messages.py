@@ -48,7 +48,7 @@ def content_from(value: Any, where: str) -> Content | Rejected:
             return Rejected("malformed_content", f"{where} holds something that is no part with a type")
         kind = _KINDS.get(kind, kind)
         text = part.get("text") if kind == "text" else part.get("refusal") if kind == "refusal" else None
-        if text is None and kind == "text" or text is not None and type(text) is not str:
+        if (text is None and kind == "text") or (text is not None and type(text) is not str):
             return Rejected("malformed_content", f"{where} holds a text part without a text")
         parts.append(Part(kind, text, part))
     return tuple(parts)

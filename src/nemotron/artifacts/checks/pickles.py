@@ -60,7 +60,7 @@ class Pairs(list[Any]):
 def read_pickle(data: bytes, allowed: frozenset[str]) -> Any | Problem:
     """The value that `data` describes, with `Named`, `Made` and `Pairs` in it, or why it is refused.
 
-    allowed: the names that it may mention, `module.name`; with `PERSISTENT_ID` among them also values that lie
+    allowed: the names that it may mention, `module.name`; with `PERSISTENT_ID` among them values that lie
     outside the pickle, as the numbers of a tensor do: each is a `Made` of that name. Sets come as lists, a
     `torch.Size` as a tuple.
     """
