@@ -89,9 +89,8 @@ def test_a_run_waits_for_a_drained_node_and_says_why(site: Site) -> None:
     for node in ("n1", "n2"):
         site.cluster.drain(node)
     run = site.submit("make/rows")
-    wait_until(lambda: site.listed()[run]["reason"] not in (None, "None", "Priority"), "no reason")
-    told = site.listed()[run]
-    assert told["state"] == "queued" and "DRAINED" in told["reason"], told
+    wait_until(lambda: "DRAINED" in str(site.listed()[run]["reason"]), "it does not say why")
+    assert site.listed()[run]["state"] == "queued"
     site.cluster.resume("n2")
     assert site.wait(run) == (0, ["succeeded"])
 
