@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.machinery
+import sys
+from pathlib import Path
 
 import pytest
 from nemo_rl_configs import DEFAULTS, config
@@ -55,12 +56,21 @@ def test_a_registered_set_without_a_path_stays() -> None:
     assert trainer_config(data)["data"]["validation"] == {"dataset_name": "squad", "split": "validation"}
 
 
-def test_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entry.importlib.util, "find_spec", lambda name: None)
+def test_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
     assert "nemo_rl is not installed" in (why_not_here() or "")
 
 
-def test_nothing_is_missing_where_both_packages_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = importlib.machinery.ModuleSpec("any", None)
-    monkeypatch.setattr(entry.importlib.util, "find_spec", lambda name: spec)
+def test_a_directory_of_that_name_is_no_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "nemo_rl").mkdir()
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    assert "nemo_rl is not installed" in (why_not_here() or "")
+
+
+def test_nothing_is_missing_where_both_packages_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for package in ("nemo_rl", "ray"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
     assert why_not_here() is None

@@ -80,6 +80,8 @@ def trainer_config(data: Mapping[str, Any]) -> dict[str, Any]:
 def why_not_here() -> str | None:
     """One sentence on why NeMo-RL cannot run in this process's environment; None when it can."""
     for package, hint in (("nemo_rl", "run in its container"), ("ray", "it starts its workers with Ray")):
-        if importlib.util.find_spec(package) is None:
+        found = importlib.util.find_spec(package)
+        # A directory of that name on the path, as of a checkout or of tests, is a namespace: no package.
+        if found is None or found.origin is None:
             return f"the Python package {package} is not installed here; NeMo-RL needs it ({hint})"
     return None
