@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from nemotron.job.tensorboard_events import checksum
+from nemotron.job.following.tensorboard_events import checksum
 
 
 class EventWriter:

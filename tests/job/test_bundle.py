@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import fcntl
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import nemotron
 from nemotron.artifacts.store import Store
 from nemotron.errors import UsageError
 from nemotron.launch.bundle import RUNTIME_MODULES, write_bundle
@@ -78,6 +80,33 @@ def test_every_file_of_the_runtime_can_be_imported_alone(bundle: Bundle, tmp_pat
         [sys.executable, "-I", "-S", "-c", probe], cwd=run, env={}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_what_the_runtime_imports_at_any_time_is_shipped(bundle: Bundle, tmp_path: Path) -> None:
+    """Also what is imported in the middle of a job only: nobody would see before that it is missing."""
+    shipped = modules_of(bundle(tmp_path / "store") / "runtime" / "nemotron")
+    assert {f"nemotron.job.{name}" for name in ("runtime", "nodes.helper", "stub.run")} <= set(shipped)
+    imported = {name for file in shipped.values() for name in imported_names(file)}
+    assert {"nemotron.job.nodes.helper", "nemotron.job.following.nemo_rl"} <= imported
+    ours = modules_of(Path(nemotron.__file__).parent)
+    assert (imported & set(ours)) - set(shipped) == set()
+
+
+def modules_of(package: Path) -> dict[str, Path]:
+    """The files of a package by the dotted names of their modules."""
+    names = {file: file.relative_to(package.parent).with_suffix("").parts for file in package.rglob("*.py")}
+    return {".".join(parts).removesuffix(".__init__"): file for file, parts in names.items()}
+
+
+def imported_names(file: Path) -> set[str]:
+    """What may be a module in the imports of a file: of `from A import b`, `A` and `A.b`."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {str(node.module), *(f"{node.module}.{each.name}" for each in node.names)}
+    return found
 
 
 def test_the_job_runs_from_the_bundle_alone(bundle: Bundle, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from textwrap import dedent
 
 import pytest
 
-from nemotron.job.causes import first_cause
+from nemotron.job.causes.first_cause import first_cause
 
 OOM = (
     "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total of 79.11 GiB"

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from tensorboard_writer import EventWriter, record
 
 from nemotron.artifacts.records import ArtifactRecord, read_records
-from nemotron.job.follow_nemo_rl import Follower
+from nemotron.job.following.nemo_rl import Follower
+from nemotron.job.following.tensorboard_events import EventFile, shortest
 from nemotron.job.outputs import find_outputs
-from nemotron.job.tensorboard_events import EventFile, shortest
 
 # Written by torch 2's SummaryWriter: a hyperparameter record, plain and tensor scalars, pictures, a text.
 REAL = Path(__file__).parent / "data" / "torch_scalars.tfevents"

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from nemotron.errors import CheckFailed, SchedulerError
-from nemotron.job import node_link, nodes
 from nemotron.job.keeper import Kept, descendants
-from nemotron.job.node_link import call, published, rendezvous_file
-from nemotron.job.torch_nodes import torchrun_words
+from nemotron.job.nodes import leader
+from nemotron.job.nodes.link import Link, call, published, rendezvous_file
+from nemotron.job.nodes.torchrun import torchrun_words
 
-HELPER = "import sys; from pathlib import Path; from nemotron.job.nodes import serve_node\n"
+HELPER = "import sys; from pathlib import Path; from nemotron.job.nodes.leader import serve_node\n"
 HELPER += "sys.exit(serve_node(Path(sys.argv[1])))"
 # Stands for torchrun: says how it was started, then does what its script would.
 LAUNCHER = f"""#!{sys.executable}
@@ -81,10 +81,10 @@ class Job:
         self.helpers.append(process)
         return process
 
-    def bring_up(self, count: int, **more: Any) -> nodes.Nodes:
+    def bring_up(self, count: int, **more: Any) -> leader.Nodes:
         for rank in range(1, count):
             self.start_helper(rank)
-        return nodes.bring_up(self.directory, self.plan, 1, count, **more)
+        return leader.bring_up(self.directory, self.plan, 1, count, **more)
 
     def told(self, rank: int) -> Path:
         return self.directory / f"told-{rank}"
@@ -196,7 +196,9 @@ def test_when_node_0_dies_the_others_end(
 ) -> None:
     made = job("sleep")
     made.start_helper(1)
-    code = "import json, sys, time; from pathlib import Path; from nemotron.job.nodes import bring_up\n"
+    code = (
+        "import json, sys, time; from pathlib import Path; from nemotron.job.nodes.leader import bring_up\n"
+    )
     code += "run = Path(sys.argv[1]); plan = json.loads((run / 'plan.json').read_text())\n"
     code += "bring_up(run, plan, 1, 2).argv(plan['placement']['argv']); time.sleep(600)"
     first = subprocess.Popen([sys.executable, "-c", code, str(made.directory)])
@@ -217,7 +219,7 @@ def test_a_node_that_does_not_come_is_named(job: Callable[..., Job], monkeypatch
     made = job()
     helper = made.start_helper(1, NEMOTRON_JOIN_LIMIT="30")
     with pytest.raises(SchedulerError, match=r"node 2 did not come within 2 s; here: node 0 \(n1\), node 1"):
-        nodes.bring_up(made.directory, made.plan, 1, 3)
+        leader.bring_up(made.directory, made.plan, 1, 3)
     assert helper.wait(10) == 0
 
 
@@ -236,7 +238,7 @@ def test_a_node_that_hears_nothing_of_node_0_says_where_it_looked(job: Callable[
 def test_nodes_are_sent_home_where_there_is_nothing_to_do(job: Callable[..., Job]) -> None:
     made = job()
     helper = made.start_helper(1)
-    nodes.dismiss(made.directory)
+    leader.dismiss(made.directory)
     assert helper.wait(20) == 0
 
 
@@ -265,11 +267,11 @@ def test_a_stranger_without_the_token_joins_nothing(job: Callable[..., Job]) -> 
 def test_a_message_that_was_changed_or_repeated_ends_the_connection() -> None:
     here, there = socket.socketpair()
     key = b"k" * 32
-    sender = node_link.Link(here, key, b"0", b"n")
+    sender = Link(here, key, b"0", b"n")
     sender.send({"do": "beat"})
     line = there.recv(1000)
     here2, there2 = socket.socketpair()
-    receiver = node_link.Link(there2, key, b"n", b"0")
+    receiver = Link(there2, key, b"n", b"0")
     here2.sendall(line)
     assert receiver.receive(1) == {"do": "beat"}
     here2.sendall(line)
@@ -278,7 +280,7 @@ def test_a_message_that_was_changed_or_repeated_ends_the_connection() -> None:
     here3, there3 = socket.socketpair()
     here3.sendall(line.replace(b"beat", b"boot"))
     with pytest.raises(ConnectionError):
-        node_link.Link(there3, key, b"n", b"0").receive(1)
+        Link(there3, key, b"n", b"0").receive(1)
     for each in (here, there, here2, there2, here3, there3):
         each.close()
 
@@ -287,14 +289,14 @@ def test_a_command_that_is_not_torchrun_is_refused_before_anybody_waits(job: Cal
     made = job()
     made.plan["placement"]["argv"] = ["python", "train.py"]
     with pytest.raises(CheckFailed, match="it is not torchrun"):
-        nodes.bring_up(made.directory, made.plan, 1, 2)
+        leader.bring_up(made.directory, made.plan, 1, 2)
     assert published(rendezvous_file(made.directory)) is not None  # the others are sent home
 
 
 def test_one_node_needs_no_meeting(job: Callable[..., Job]) -> None:
     made = job()
     made.plan["placement"]["argv"] = ["python", "train.py"]
-    up = nodes.bring_up(made.directory, made.plan, 1, 1)
+    up = leader.bring_up(made.directory, made.plan, 1, 1)
     assert up.argv(["python", "train.py"]) == ["python", "train.py"]
     assert up.lost() is None
     assert up.logs() == []

@@ -23,10 +23,10 @@ dist.destroy_process_group()
 """
 JOB = """
 import json, os, pathlib, subprocess, sys
-from nemotron.job.nodes import bring_up
+from nemotron.job.nodes.leader import bring_up
 run = pathlib.Path(sys.argv[1])
 os.environ.update(NEMOTRON_JOB_ID="7", NEMOTRON_NODES="2", NEMOTRON_NODE_RANK="0", SLURMD_NODENAME="n1")
-helper = "import sys, pathlib; from nemotron.job.nodes import serve_node; "
+helper = "import sys, pathlib; from nemotron.job.nodes.leader import serve_node; "
 helper += "sys.exit(serve_node(pathlib.Path(sys.argv[1])))"
 other = subprocess.Popen(
     [sys.executable, "-c", helper, str(run)],

@@ -13,18 +13,18 @@ from typing import Any
 import pytest
 
 from nemotron.errors import SchedulerError
-from nemotron.job import ray_cluster
-from nemotron.job.ray_cluster import free_ports, gpu_words, keep_logs, make_temporary, nodes_alive
+from nemotron.job.nodes import ray_cluster
+from nemotron.job.nodes.ray_cluster import free_ports, gpu_words, keep_logs, make_temporary, nodes_alive
 
 # Runs as root of a namespace: node 0 in this process, the others beside it, and a driver on the cluster.
 JOB = """
 import json, os, pathlib, subprocess, sys, time
-from nemotron.job.nodes import bring_up
+from nemotron.job.nodes.leader import bring_up
 run, count = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 os.environ.update(NEMOTRON_JOB_ID="7", NEMOTRON_NODES=str(count), NEMOTRON_NODE_RANK="0")
 os.environ["SLURMD_NODENAME"] = "n1"
 os.environ["CUDA_VISIBLE_DEVICES"] = "0,1,2,3,4,5,6,7"
-helper = "import sys, pathlib; from nemotron.job.nodes import serve_node; "
+helper = "import sys, pathlib; from nemotron.job.nodes.leader import serve_node; "
 helper += "sys.exit(serve_node(pathlib.Path(sys.argv[1])))"
 others = [
     subprocess.Popen(
@@ -198,7 +198,7 @@ time.sleep(600)
 def test_a_worker_that_does_not_start_at_first_is_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nemotron.job.nodes import bring_up
+    from nemotron.job.nodes.leader import bring_up
 
     fake_ray(tmp_path, "", monkeypatch)
     program = tmp_path / "bin" / "ray"
@@ -220,7 +220,7 @@ def test_a_worker_that_does_not_start_at_first_is_started_again(
     assert helper.wait(20) == 0
 
 
-HELPER = "import sys; from pathlib import Path; from nemotron.job.nodes import serve_node\n"
+HELPER = "import sys; from pathlib import Path; from nemotron.job.nodes.leader import serve_node\n"
 HELPER += "sys.exit(serve_node(Path(sys.argv[1])))"
 
 
@@ -234,7 +234,7 @@ def make_plan(directory: Path) -> dict[str, Any]:
 def test_a_ray_that_does_not_start_is_told_with_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nemotron.job.nodes import bring_up
+    from nemotron.job.nodes.leader import bring_up
 
     fake_ray(tmp_path, "echo there is no such option >&2; exit 2", monkeypatch)
     with pytest.raises(SchedulerError, match="Ray did not come up on node 0") as raised:
@@ -244,7 +244,7 @@ def test_a_ray_that_does_not_start_is_told_with_its_log(
 
 
 def test_a_job_without_ray_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nemotron.job.nodes import bring_up
+    from nemotron.job.nodes.leader import bring_up
 
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     before = set(Path("/tmp").glob("nr-*"))

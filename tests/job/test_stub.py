@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 
+import nemotron
 from nemotron.artifacts.checks import check_artifact
 from nemotron.artifacts.checks.check import known_types
 from nemotron.artifacts.checks.guess import guess_type
 from nemotron.catalog.discover import load_catalog
 from nemotron.catalog.step import Step
 from nemotron.job.outputs import find_outputs
-from nemotron.job.stub import main
-from nemotron.job.stub_mark import MARK, NOTE_FILE
-from nemotron.job.stub_types import Content, Wanted, known_stubs, stub_content
+from nemotron.job.stub.mark import MARK, NOTE_FILE
+from nemotron.job.stub.run import main
+from nemotron.job.stub.types import Content, Wanted, known_stubs, stub_content
 from nemotron.launch.bundle import RUNTIME_MODULES
 
 CATALOG = load_catalog({})
@@ -217,8 +218,8 @@ def test_a_damaged_plan_is_no_traceback(
 
 def shipped(run: Path) -> None:
     """The runtime as a bundle holds it."""
-    package = Path(main.__code__.co_filename).parent.parent
-    assert {f"job/{p.name}" for p in (package / "job").glob("stub*.py")} <= set(RUNTIME_MODULES)
+    package = Path(nemotron.__file__).parent
+    assert {f"job/stub/{p.name}" for p in (package / "job" / "stub").glob("*.py")} <= set(RUNTIME_MODULES)
     for name in RUNTIME_MODULES:
         target = run / "runtime" / "nemotron" / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -231,7 +232,8 @@ def test_it_runs_from_the_run_directory_with_the_standard_library_alone(tmp_path
     run = run_directory(tmp_path / "a run; $(touch HACKED)", *planned)
     shipped(run)
     start = (
-        "import sys; sys.path.insert(0, 'runtime'); from nemotron.job.stub import main; sys.exit(main(['.']))"
+        "import sys; sys.path.insert(0, 'runtime'); "
+        "from nemotron.job.stub.run import main; sys.exit(main(['.']))"
     )
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", start], cwd=run, env={}, capture_output=True, text=True, timeout=60

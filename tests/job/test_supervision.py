@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nemotron.job.allocation import INTERRUPTED, Allocation
-from nemotron.job.supervision import Ended, Events, supervise
+from nemotron.job.watching.supervision import Ended, Events, supervise
 
 
 @dataclass

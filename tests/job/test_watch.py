@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from nemotron.job import watch as watch_module
 from nemotron.job.keeper import descendants
 from nemotron.job.stacks import dump_tree
-from nemotron.job.watch import Watch
+from nemotron.job.watching import watch as watch_module
+from nemotron.job.watching.watch import Watch
 
 HANGING = """
 import subprocess, sys, threading, time

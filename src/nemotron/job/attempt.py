@@ -17,16 +17,16 @@ from nemotron.errors import NemotronError, SchedulerError
 from nemotron.job.allocation import NAMES, Allocation
 from nemotron.job.chain import count_attempts, forget_secrets
 from nemotron.job.ending import Course, Ending, judge
-from nemotron.job.heartbeat import Heartbeat
 from nemotron.job.late import pin_late_inputs
-from nemotron.job.looks import Looks
 from nemotron.job.progress import kept_step, logged_step, saved_step
 from nemotron.job.recorder import Recorder
-from nemotron.job.supervision import End, Ended, Events, supervise
 from nemotron.job.trainer import Trainer
+from nemotron.job.watching.heartbeat import Heartbeat
+from nemotron.job.watching.looks import Looks
+from nemotron.job.watching.supervision import End, Ended, Events, supervise
 
 if TYPE_CHECKING:
-    from nemotron.job.nodes import Nodes
+    from nemotron.job.nodes.leader import Nodes
 
 EXIT_NOT_STARTED = 127
 FAILURE_FILE = "failure.json"
@@ -159,7 +159,7 @@ class Attempt:
         """The nodes of the allocation as one, where the plan wants that and nobody else sees to it."""
         if not needs_nodes(self._placement, self.allocation):
             return None
-        from nemotron.job.nodes import bring_up
+        from nemotron.job.nodes.leader import bring_up
 
         count, plan = self.allocation.nodes, self._recorder.plan
         return bring_up(self.directory, plan, self.number, count, stopped=self._is_asked_to_stop)
@@ -167,7 +167,7 @@ class Attempt:
     def dismiss(self) -> None:
         """Let the other nodes go home, which wait for this one."""
         if needs_nodes(self._placement, self.allocation):
-            from nemotron.job.nodes import dismiss
+            from nemotron.job.nodes.leader import dismiss
 
             dismiss(self.directory)
 
@@ -201,7 +201,7 @@ class Attempt:
 
     def _tell_cause(self) -> None:
         """Leave word of why the trainer failed, where its logs tell."""
-        from nemotron.job.causes import first_cause
+        from nemotron.job.causes.first_cause import first_cause
 
         scheduler = self.directory / "logs" / f"slurm-{self.allocation.job}.out"
         logs = [self.log, *self._node_logs, *([scheduler] if scheduler.is_file() else [])]

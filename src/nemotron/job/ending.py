@@ -14,7 +14,7 @@ from nemotron.job.allocation import INTERRUPTED, WALLTIME, Allocation
 from nemotron.job.chain import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_KILLED, NO_PROGRESS, NODE_LOST
 from nemotron.job.outputs import check_outputs, find_outputs
 from nemotron.job.progress import has_advanced, kept_step, saved_step
-from nemotron.job.supervision import End
+from nemotron.job.watching.supervision import End
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _signal_name(number: int) -> str:
 
 
 def _trouble(what: str, code: int) -> dict[str, Any]:
-    from nemotron.job.node_link import node_name  # what it needs takes 10 ms
+    from nemotron.job.nodes.link import node_name  # what it needs takes 10 ms
 
     return {"what": what, "node": node_name(), "exit_code": code}
 

@@ -83,7 +83,7 @@ def _help(directory: Path, allocation: Allocation) -> int:
     placement = load_object(directory / "plan.json", "placement")["placement"]
     if not needs_nodes(placement, allocation) or is_over(directory, allocation):
         return 0
-    from nemotron.job.nodes import serve_node
+    from nemotron.job.nodes.leader import serve_node
 
     return serve_node(directory)
 

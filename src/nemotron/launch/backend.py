@@ -23,11 +23,11 @@ GROUP = "nemotron.backends"
 # Ours are found without a look at every installed package, which takes 20 ms.
 _OURS: Mapping[str, str] = {
     "slurm": "nemotron.launch.slurm.backend",
-    "local": "nemotron.launch.detached",
+    "local": "nemotron.launch.detached.backend",
     "lepton": "nemotron.launch.lepton.backend",
-    "dgxcloud": "nemotron.launch.nemo_run:DGXCLOUD",
-    "skypilot": "nemotron.launch.nemo_run:SKYPILOT",
-    "kuberay": "nemotron.launch.nemo_run:KUBERAY",
+    "dgxcloud": "nemotron.launch.nemo_run.backend:DGXCLOUD",
+    "skypilot": "nemotron.launch.nemo_run.backend:SKYPILOT",
+    "kuberay": "nemotron.launch.nemo_run.backend:KUBERAY",
     "ray": "nemotron.launch.ray_jobs.backend",
 }
 

@@ -16,6 +16,7 @@ import re
 import shutil
 import sys
 from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -37,7 +38,7 @@ _PACKAGE = Path(__file__).parent.parent
 RUNTIME_MODULES = (
     "errors.py",
     "findings.py",
-    *(f"job/{p.name}" for p in sorted((_PACKAGE / "job").glob("*.py"))),
+    *(p.relative_to(_PACKAGE).as_posix() for p in sorted((_PACKAGE / "job").rglob("*.py"))),
     "artifacts/__init__.py",
     "artifacts/atomic.py",
     "artifacts/paths.py",
@@ -60,7 +61,25 @@ from nemotron.job.{module} import main
 sys.exit(main([str(here.parent)]))
 '''
 
-_STARTERS = (("start.py", "runtime", "the job"), ("stub.py", "stub", "the stub in place of the trainer"))
+_STARTERS = (("start.py", "runtime", "the job"), ("stub.py", "stub.run", "the stub in place of the trainer"))
+
+
+def new_run_directory(plan: Plan, store: Store) -> Path:
+    """A new run's directory; below `run_root`, with a link in the store, where the plan says so.
+
+    Errors: see `os_error`.
+    """
+    directory = store.new_run_dir(plan.recipe.step, datetime.now(UTC))
+    if plan.placement.run_root is None or plan.placement.options.get("tunnel"):
+        return directory
+    place = Path(plan.placement.run_root).expanduser() / directory.name
+    try:
+        place.mkdir(parents=True)
+        directory.rmdir()
+        directory.symlink_to(place, target_is_directory=True)
+    except OSError as problem:
+        raise os_error(problem, place) from problem
+    return directory
 
 
 def write_bundle(
@@ -197,18 +216,13 @@ def launch_script(plan: Plan) -> str:
         ]
         # The profile's own shell, as it stands there.
         lines += placement.startup
-    search = [f"$PWD/code/{each}".removesuffix("/.") for each in placement.code.get("search", ())]
+    search = [f"code/{each}".removesuffix("/.") for each in placement.code.get("search", ())]
     if search:
-        joined = ":".join(_in_quotes(each) for each in search)
-        lines.append(f'export PYTHONPATH="{joined}${{PYTHONPATH:+:$PYTHONPATH}}"')
+        joined = ":".join(f'"$PWD"/{shell_words([each])}' for each in search)
+        lines.append(f'export PYTHONPATH={joined}"${{PYTHONPATH:+:$PYTHONPATH}}"')
     # Neither a container nor another machine has the interpreter of this one.
     python = "python3" if placement.image or placement.options.get("tunnel") else sys.executable
     return "\n".join([*lines, f"exec {shell_words([python])} -I runtime/start.py", ""])
-
-
-def _in_quotes(path: str) -> str:
-    """A path that begins with $PWD, to stand between double quotes."""
-    return "$PWD" + re.sub(r'(["\\\\$`])', r"\\\1", path.removeprefix("$PWD"))
 
 
 def write_secrets(directory: Path, secrets: Mapping[str, str]) -> None:

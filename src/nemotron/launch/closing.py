@@ -110,7 +110,7 @@ def _awaited(run: Run) -> str:
 
 def _cause(kept: Sequence[Path]) -> str:
     """What the scheduler's own logs of a job tell of its end: an image or a mount that is not there, say."""
-    from nemotron.job.causes import first_cause
+    from nemotron.job.causes.first_cause import first_cause
 
     cause = first_cause(kept) if kept else None
     return f": {cause['what']}" if cause else ""

@@ -27,7 +27,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from nemotron.engines.nemo_rl.contract import load_contract
-from nemotron.job.stub_types import Wanted, stub_content
+from nemotron.job.stub.types import Wanted, stub_content
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "job"))
 from tensorboard_writer import EventWriter

@@ -24,7 +24,7 @@ from nemotron.artifacts.runs import Run
 from nemotron.artifacts.settle import settle
 from nemotron.artifacts.store import find_store
 from nemotron.findings import errors_in
-from nemotron.job.stub_types import Wanted, stub_content
+from nemotron.job.stub.types import Wanted, stub_content
 from nemotron.launch.bundle import write_bundle
 from nemotron.planning.build import plan_step
 from nemotron.planning.plan import Plan

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from nemo_rl_configs import DEFAULTS, config
 
-from nemotron.engines.nemo_rl import entry
 from nemotron.engines.nemo_rl.contract import known_versions, load_contract
 from nemotron.engines.nemo_rl.entry import ENTRY_POINTS, entry_point_of, trainer_config, why_not_here
 from nemotron.errors import UsageError

@@ -24,7 +24,7 @@ from nemotron.launch.lepton.names import job_id
 from nemotron.launch.lepton.node_script import JOB, MARK, NODE_SCRIPT
 from nemotron.launch.lepton.options import LeptonOptions
 from nemotron.launch.lepton.payloads import Asked
-from nemotron.launch.nemo_run_doors import DOORS, handed, plain, start_lepton
+from nemotron.launch.nemo_run.doors import DOORS, handed, plain, start_lepton
 from nemotron.planning.plan import Placement, Plan
 from nemotron.planning.words import shell_words
 from nemotron.profiles.check import SchedulerProbe

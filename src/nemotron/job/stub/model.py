@@ -12,7 +12,7 @@ from typing import Any
 
 from nemotron.artifacts.checks.report import Report
 from nemotron.artifacts.checks.tokenizer import check_tokenizer
-from nemotron.job.stub_mark import MARK, NOTE, NOTE_FILE
+from nemotron.job.stub.mark import MARK, NOTE, NOTE_FILE
 
 WIDTH, HEADS = 8, 2
 _PAD, _START, _END = "<|pad|>", "<|im_start|>", "<|im_end|>"

@@ -3,7 +3,7 @@
     python -I RUN/runtime/stub.py          (it calls `main` with the run directory)
 
 Nothing is read but the run's own plan, and no framework is needed: any chain of steps can be tried with it.
-What it leaves says that it is a stub, see `stub_mark`.
+What it leaves says that it is a stub, see `stub.mark`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 from nemotron.artifacts.atomic import TEMPORARY_SUFFIX, os_error
 from nemotron.artifacts.paths import printable
 from nemotron.errors import CheckFailed, Conflict, NemotronError
-from nemotron.job.stub_mark import MARK, NOTE, NOTE_FILE
-from nemotron.job.stub_types import Content, Wanted, stub_content
+from nemotron.job.stub.mark import MARK, NOTE, NOTE_FILE
+from nemotron.job.stub.types import Content, Wanted, stub_content
 
 _STEP = 1
 _MODELS = ("checkpoint_hf", "checkpoint_megatron", "reward_model_hf")

@@ -24,13 +24,13 @@ from nemotron.artifacts.submissions import JobState, JobStatus, Submission
 from nemotron.errors import SchedulerError
 from nemotron.findings import Finding
 from nemotron.job.allocation import NAMES
-from nemotron.launch import detached_start
 from nemotron.launch.backend import After
+from nemotron.launch.detached import start
 from nemotron.launch.local import ATTEMPT, LIFELINE
 from nemotron.planning.plan import Plan
 from nemotron.profiles.check import SchedulerProbe
 
-_START = Path(detached_start.__file__)
+_START = Path(start.__file__)
 _DIRECTORY = "directory"
 # What an attached run, or an allocation that this is typed in, says to its own job.
 _NOT_OURS = (LIFELINE, ATTEMPT, *NAMES)

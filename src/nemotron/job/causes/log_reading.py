@@ -7,8 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemotron.job.cause_patterns import HINT, LINES, SURVIVED, rank_of_exception
-from nemotron.job.log_lines import Line, Stamps, clean
+from nemotron.job.causes.log_lines import Line, Stamps, clean
+from nemotron.job.causes.patterns import HINT, LINES, SURVIVED, rank_of_exception
 
 _TRACEBACK = re.compile(r"(?:Exception Group )?Traceback \(most recent call last\):")
 _FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>\S+)')

@@ -15,8 +15,9 @@ from typing import Any
 from nemotron.errors import NemotronError
 from nemotron.job.allocation import Allocation
 from nemotron.job.keeper import Kept
-from nemotron.job.node_environment import node_environment
-from nemotron.job.node_link import (
+from nemotron.job.nodes.environment import node_environment
+from nemotron.job.nodes.leader import RAY_TRIALS, join_limit, node_log
+from nemotron.job.nodes.link import (
     BEAT_SECONDS,
     SILENCE_SECONDS,
     Link,
@@ -27,8 +28,7 @@ from nemotron.job.node_link import (
     published,
     rendezvous_file,
 )
-from nemotron.job.nodes import RAY_TRIALS, join_limit, node_log
-from nemotron.job.ray_node import RayNode
+from nemotron.job.nodes.ray_node import RayNode
 
 _LOOK_SECONDS = 1.0
 # What a trainer gets to end by itself once node 0 is done, or gone.

@@ -20,7 +20,7 @@ from typing import Any
 
 from nemotron.errors import NemotronError, SchedulerError
 from nemotron.job.allocation import Allocation
-from nemotron.job.node_link import (
+from nemotron.job.nodes.link import (
     BEAT_SECONDS,
     SILENCE_SECONDS,
     Link,
@@ -31,9 +31,9 @@ from nemotron.job.node_link import (
     publish,
     rendezvous_file,
 )
-from nemotron.job.ray_cluster import free_ports
-from nemotron.job.ray_node import RayNode
-from nemotron.job.torch_nodes import torchrun_words
+from nemotron.job.nodes.ray_cluster import free_ports
+from nemotron.job.nodes.ray_node import RayNode
+from nemotron.job.nodes.torchrun import torchrun_words
 
 # Images are fetched on each node before its part of the job starts; that can take half an hour.
 JOIN_SECONDS = 1800.0
@@ -47,7 +47,7 @@ _FINISH_SECONDS, _CLOSE_SECONDS = 60.0, 25.0
 
 def serve_node(directory: Path) -> int:
     """The part of any node but the first: does what node 0 says until that says enough, or is gone."""
-    from nemotron.job.node_helper import serve
+    from nemotron.job.nodes.helper import serve
 
     return serve(directory)
 

@@ -1,4 +1,4 @@
-"""The smallest Megatron checkpoint: the model of `stub_model` as a torch distributed checkpoint.
+"""The smallest Megatron checkpoint: the model of `stub.model` as a torch distributed checkpoint.
 
 Its `.metadata` and its tensors are pickles, written operation by operation: the classes they name are
 torch's, which a job need not have.
@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any, NamedTuple
 
-from nemotron.job.stub_mark import MARK, NOTE, NOTE_FILE
-from nemotron.job.stub_model import HEADS, VOCABULARY, WIDTH, numbers, tokenizer_files
+from nemotron.job.stub.mark import MARK, NOTE, NOTE_FILE
+from nemotron.job.stub.model import HEADS, VOCABULARY, WIDTH, numbers, tokenizer_files
 
 _ITERATION = "iter_0000000"
 _SHARD = "__0_0.distcp"

@@ -18,8 +18,8 @@ from typing import Any
 from nemotron.artifacts.atomic import write_json
 from nemotron.artifacts.run_state import read_object
 from nemotron.errors import NemotronError
-from nemotron.job.saved_checkpoints import SavedCheckpoints
-from nemotron.job.tensorboard_events import EventFile, Scalar
+from nemotron.job.following.saved_checkpoints import SavedCheckpoints
+from nemotron.job.following.tensorboard_events import EventFile, Scalar
 
 STATE_FILE = "followed.json"
 _START = re.compile(r"exp_(\d+)")

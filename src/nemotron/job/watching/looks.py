@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from nemotron.errors import NemotronError
 from nemotron.job.chain import HANG, NODE_LOST
-from nemotron.job.supervision import Trouble
+from nemotron.job.watching.supervision import Trouble
 
 if TYPE_CHECKING:
-    from nemotron.job.follow_nemo_rl import Follower
-    from nemotron.job.nodes import Nodes
-    from nemotron.job.watch import Watch
+    from nemotron.job.following.nemo_rl import Follower
+    from nemotron.job.nodes.leader import Nodes
+    from nemotron.job.watching.watch import Watch
 
 
 class Looks:
@@ -59,7 +59,7 @@ class Looks:
 
     def on_trouble(self, trouble: Trouble, group: int) -> None:
         """Say it, and write down what the processes of all nodes are doing."""
-        from nemotron.job.node_link import node_name  # what it needs takes 10 ms
+        from nemotron.job.nodes.link import node_name  # what it needs takes 10 ms
 
         print(f"{node_name()}: {trouble.what}", file=sys.stderr, flush=True)
         if trouble.reason != HANG or self._watch is None:
@@ -97,12 +97,12 @@ class Looks:
 def _follower(directory: Path, plan: Mapping[str, Any]) -> Follower | None:
     if plan["recipe"]["engine"] != "nemo_rl":
         return None
-    from nemotron.job.follow_nemo_rl import Follower
+    from nemotron.job.following.nemo_rl import Follower
 
     return Follower(directory, plan)
 
 
 def _watch(directory: Path) -> Watch:
-    from nemotron.job.watch import Watch
+    from nemotron.job.watching.watch import Watch
 
     return Watch(directory, time.time())

@@ -1,8 +1,8 @@
 """Waits for the runs that a detached run is based on, and becomes its job then.
 
-    python -I detached_start.py RUN_DIR WANTED
+    python -I start.py RUN_DIR WANTED
 
-WANTED is what `detached.py` makes. Standard library only: this file runs by its path. The process keeps its
+WANTED is what `backend.py` makes. Standard library only: this file runs by its path. The process keeps its
 number while it becomes `launch.sh` and that becomes the job, so that it is known by it from first to last.
 """
 

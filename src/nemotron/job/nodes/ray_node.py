@@ -10,9 +10,9 @@ from typing import Any
 
 from nemotron.errors import SchedulerError
 from nemotron.job.keeper import Kept
-from nemotron.job.node_environment import node_environment
-from nemotron.job.node_link import address_towards, node_name
-from nemotron.job.ray_cluster import (
+from nemotron.job.nodes.environment import node_environment
+from nemotron.job.nodes.link import address_towards, node_name
+from nemotron.job.nodes.ray_cluster import (
     free_ports,
     head_words,
     is_listening,

@@ -9,10 +9,10 @@ from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from nemotron.job.stub_mark import MARK, NOTE, NOTE_FILE
-from nemotron.job.stub_megatron import megatron_files
-from nemotron.job.stub_model import adapter_files, model_files, tokenizer_facts
-from nemotron.job.stub_parquet import Cell, parquet
+from nemotron.job.stub.mark import MARK, NOTE, NOTE_FILE
+from nemotron.job.stub.megatron import megatron_files
+from nemotron.job.stub.model import adapter_files, model_files, tokenizer_facts
+from nemotron.job.stub.parquet import Cell, parquet
 
 Content = bytes | Mapping[str, bytes]
 """A file, or a directory as relative path to file."""

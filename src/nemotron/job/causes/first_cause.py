@@ -1,7 +1,7 @@
 """The first cause of a failure, out of the logs of all nodes.
 
 One process of a distributed job fails and all others report what that did to them, minutes later and many
-times over. So what a line says is ranked before the time at which it says it: see `cause_patterns`.
+times over. So what a line says is ranked before the time at which it says it: see `patterns`.
 Memory and time are bounded: of a huge log its first and last megabytes are read.
 """
 
@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nemotron.job.cause_patterns import PROGRESS, SURVIVED, WORTH_A_LOOK
-from nemotron.job.log_reading import Candidate, Reader
+from nemotron.job.causes.log_reading import Candidate, Reader
+from nemotron.job.causes.patterns import PROGRESS, SURVIVED, WORTH_A_LOOK
 
 _HEAD_BYTES, _TAIL_BYTES = 8 << 20, 48 << 20
 _SECONDS = 20.0

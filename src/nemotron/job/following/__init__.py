@@ -1,0 +1,1 @@
+"""What a framework writes while it trains, told in our words."""

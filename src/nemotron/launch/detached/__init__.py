@@ -1,0 +1,1 @@
+"""This machine: runs that go on when whoever started them has gone."""
