@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nemotron.findings import Finding
 
+# Of a command that was asked to stop, as a shell tells it: 128 and SIGINT.
+EXIT_INTERRUPTED = 130
+
 
 class NemotronError(Exception):
     """Base of every error that a user's input or environment causes.

@@ -68,7 +68,7 @@ def test_every_executor_that_has_a_backend_is_looked_at() -> None:
         ('executor = "slurm"\ntunnel = "ssh"\nhost = "login"', "ssh is not on PATH"),
         ('executor = "lepton"\nnemo_run_dir = "/mnt/x"', "no workspace of Lepton is known here"),
         ('executor = "ray"\naddress = "http://127.0.0.1:1"', "127.0.0.1:1: "),
-        ('executor = "ray"\naddress = "ftp://x"', "is no address of a Jobs API"),
+        ('executor = "ray"\naddress = "ftp://x"', "'ftp://x' is no address"),
         ('executor = "local"\npartiton = "x"', "partiton is no key of a local profile"),
         ('executor = "docker"', "nothing can be launched on docker"),
         ('extends = "nobody"', "nobody"),
@@ -154,6 +154,37 @@ def test_a_package_that_is_there_and_cannot_be_imported_is_told_in_pythons_words
     assert deep.state == "broken"
     assert deep.said == "1.2: ModuleNotFoundError: No module named 'no_such_thing_at_all'"
     assert deep.next == "pip install 'nemotron[lepton]'"
+
+
+def test_the_whole_command_shows_pythons_own_error(bare: Any) -> None:
+    """A quick look reads versions only, and says so."""
+    broken = bare.root / "broken"
+    for name in ("torch", "transformers", "trl", "accelerate", "datasets", "peft", "ray", "leptonai"):
+        installed(broken, name, "9.9", f"raise ImportError('libsomething.so: no symbol of {name}')\n")
+    bare.environ["PYTHONPATH"] = str(broken)
+    write(bare, '[here]\nexecutor = "local"\nengine = "embedded"\n')
+    quick = bare.run("doctor")
+    assert quick.code == 0 and "no package was imported: --deep" in quick.err
+    deep = bare.run("doctor", "--deep")
+    assert deep.code == 4 and "profile here cannot be used" in deep.err
+    assert "broken: 9.9: ImportError: libsomething.so: no symbol of trl" in deep.out
+    told = bare.run("doctor", "--deep", "--json").json
+    assert told["imported"] is True and told["broken"] == ["here"]
+    (engine,) = [each for each in told["engines"] if each["name"] == "embedded"]
+    assert {item["state"] for item in engine["items"]} == {"broken"}
+    assert executor(told, "ray")["state"] == "broken"
+
+
+def test_a_login_node_that_does_not_let_us_in_is_told(world: Any) -> None:
+    config = world.root / "ssh config"
+    config.write_text("Host gone\n  HostName 127.0.0.1\n  Port 1\n")
+    text = 'executor = "slurm"\ntunnel = "ssh"\nhost = "gone"\nremote_job_dir = "/x"\n'
+    write(world, f"{LOCAL}\n[there]\n{text}")
+    done = world.run("doctor", "--json", NEMOTRON_SSH_CONFIG=str(config))
+    assert done.code == 4 and done.json["broken"] == ["there"]
+    (item,) = [each for each in executor(done.json, "slurm")["items"] if each["name"] == "login gone"]
+    assert item["state"] == "broken" and "Connection refused" in item["said"]
+    assert "ssh -o BatchMode=yes gone true" in item["next"]
 
 
 def test_a_version_without_what_is_needed_of_it_is_found_without_an_import(

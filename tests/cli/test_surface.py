@@ -138,6 +138,7 @@ INPUT = sorted(
             "path",
             "digest",
             "made_by",
+            "converted",
             "build",
             "output",
         ),

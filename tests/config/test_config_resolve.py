@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from nemotron.config import grammar
 from nemotron.config.compose import compose
 from nemotron.config.config import Config, Origin
 from nemotron.config.interpolation import Resolved
@@ -136,6 +138,8 @@ PIECES = st.sampled_from(
         "${oc.env:UNSET,x y}",
         "${oc.env:UNSET,'${y}/z'}",
         "${oc.env:UNSET,1.50}",
+        "${oc.env:UNSET,org-a/model-1.5B}",
+        "${oc.env:UNSET,a/b}",
     ]
 )
 
@@ -157,6 +161,32 @@ def test_texts_resolve_as_omegaconf_resolves_them(pieces: list[str]) -> None:
         assert OmegaConf.to_container(OmegaConf.create({"a": found}), resolve=True)["a"] == expected
         if isinstance(found, str) and "${" not in found:
             assert found == expected
+
+
+@pytest.mark.parametrize(
+    "arguments", ["${n},3", "${n},${s.k}", "03,2", "${..y},2", "${s},2", "${n}", "0,10", "-1,2"]
+)
+def test_a_call_is_read_as_the_grammar_reads_it(arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(text: str) -> list[object]:
+        found: list[object] = []
+
+        def reference(dots: int, parts: list[str]) -> object:
+            found.append((dots, parts))
+            return {"of": parts} if parts == ["s"] else len(parts)
+
+        def call(name: str, args: tuple[object, ...], texts: tuple[str, ...]) -> object:
+            found.append(
+                (name, list(map(repr, args)), texts)
+            )
+            return 7
+
+        found.append(grammar.evaluate(text, reference, call))
+        return found
+
+    text = f"a ${{mul:{arguments}}}/${{mul:{arguments}}}"
+    short = told(text)
+    monkeypatch.setattr(grammar, "_SIMPLE", re.compile("(?!)"))
+    assert short == told(text)
 
 
 @pytest.mark.parametrize("text", ["\\${HOME}", "run \\${HOME}/x", "a\\\\\\${b}", "\\${a} \\${b:-c}"])

@@ -88,7 +88,7 @@ def test_any_value_of_any_key_is_no_traceback_for_an_engine(name: str, engine_na
         engine.notes,
         lambda config: engine.argv(facts, config, ()),
         engine.environment,
-        lambda config: engine.checkpoint_layout(config, "best"),
+        lambda config: engine.checkpoint_layout(config, "best", "checkpoint_hf"),
     )
     tried = 0
     for key, _ in leaves(data):

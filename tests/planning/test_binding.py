@@ -27,6 +27,10 @@ def rlhf(*overrides: str, config: str = "tiny", **inputs: str) -> Plan:
     return plan_step(Request("rl/nemo_rl/rlhf", config, overrides, inputs))
 
 
+def dpo(**inputs: str) -> Plan:
+    return plan_step(Request("rl/nemo_rl/dpo", "tiny", (), inputs))
+
+
 def port(plan: Plan, name: str) -> PlannedInput:
     return next(i for i in plan.inputs if i.port == name)
 
@@ -157,8 +161,8 @@ def test_the_judges_variable_sets_the_judge(world: Any, monkeypatch: pytest.Monk
 
 
 def test_a_bare_hub_id_is_meant_on_model_ports_only(world: Any, write_rows: Rows) -> None:
-    assert port(rlhf(policy="org/model"), "policy").reference == "hf://org/model"
-    assert port(rlhf(policy="org/model"), "policy").state == "late"
+    assert port(dpo(policy="org/model"), "policy").reference == "hf://org/model"
+    assert port(dpo(policy="org/model"), "policy").state == "late"
     plan = count(rows="org/rows")
     assert port(plan, "rows").reference == str(world.work / "org/rows")
     assert [f.id for f in plan.findings] == ["input.not_found"]
@@ -166,7 +170,7 @@ def test_a_bare_hub_id_is_meant_on_model_ports_only(world: Any, write_rows: Rows
 
 def test_a_directory_of_that_name_wins_over_the_hub(world: Any, write_model: Callable[..., Path]) -> None:
     made = write_model("work/org/model")
-    assert port(rlhf(policy="org/model"), "policy").path == str(made)
+    assert port(dpo(policy="org/model"), "policy").path == str(made)
 
 
 def test_a_step_reference_plans_what_it_needs_once_and_in_order(world: Any) -> None:
@@ -176,6 +180,7 @@ def test_a_step_reference_plans_what_it_needs_once_and_in_order(world: Any) -> N
         "step://data_prep/scratch?config=tiny",
         "step://model/scratch?config=tiny",
         "step://sft/nemo_rl?config=tiny",
+        port(plan, "policy").build,
         "step://rm/nemo_rl?config=tiny",
     ]
     assert port(plan, "prompts").build == port(plan, "validation").build == keys[0]
@@ -219,7 +224,7 @@ def test_an_output_of_the_wrong_type_is_refused(world: Any, inputs: dict[str, st
 
 def test_a_reward_model_may_stand_in_for_a_model(world: Any) -> None:
     """reward_model_hf is_a checkpoint_hf, and not the other way round."""
-    assert port(rlhf(policy="step://rm/nemo_rl?config=tiny"), "policy").type == "reward_model_hf"
+    assert port(dpo(policy="step://rm/nemo_rl?config=tiny"), "policy").type == "reward_model_hf"
     with pytest.raises(CheckFailed, match="makes nothing that input reward_model takes"):
         rlhf(reward_model="step://sft/nemo_rl?config=tiny")
 
@@ -282,7 +287,7 @@ def test_a_file_that_is_no_chat_data_is_refused(world: Any, content: bytes, find
 
 
 def test_a_model_without_weights_is_refused(world: Any, write_model: Callable[..., Path]) -> None:
-    plan = rlhf(policy=str(write_model("bare", weights=False)))
+    plan = dpo(policy=str(write_model("bare", weights=False)))
     assert blocking(plan)
     assert port(plan, "policy").state == "missing"
 

@@ -16,9 +16,9 @@ from .paths import printable
 Kind = Literal["path", "url", "step", "run", "art", "hf"]
 
 FORMS = (
-    "a path",
+    "a path, or DIRECTORY@SELECTION for one of its checkpoints (latest, step:N, best, best:METRIC)",
     "step://STEP?config=NAME[&output=PORT][&engine=NAME][&KEY=VALUE...]",
-    "run://RUN[/PORT]",
+    "run://RUN[/PORT][@SELECTION]",
     "art://NAME[:vN|:ALIAS|@DIGEST]",
     "hf://ORG/NAME[@REVISION]",
     "a URL (s3://BUCKET/KEY, https://HOST/PATH, ...)",
@@ -28,6 +28,11 @@ URL_SCHEMES = (
     *("http", "https", "hdfs", "webhdfs", "ftp", "sftp"),
 )
 
+SELECTION = re.compile(r"latest|step:[0-9]{1,18}|best(?::.{1,400})?")
+"""Which of the checkpoints in a directory: what may follow an @ after a path or a run's output."""
+SELECTIONS = ("latest", "step:N", "best", "best:METRIC", "best:min:METRIC", "best:max:METRIC")
+
+_SELECTED = re.compile(rf"(.+?)@({SELECTION.pattern})", re.DOTALL)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _ONE_SLASH = re.compile(r"(step|run|art|hf|s3|gs|gcs|https?):(?!//)")
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -54,6 +59,8 @@ class Reference:
     config, engine, overrides: how to build it, overrides as `key=value` in their order. (step)
     version: `v3` or an alias (art), a branch, tag or commit (hf).
     digest: `blake3:` or `sampled:` and 8 to 64 hex digits (art).
+    selection: which of several checkpoints, as `SELECTION` has it; None for what the path or run says. (path,
+    run)
     """
 
     kind: Kind
@@ -64,6 +71,7 @@ class Reference:
     overrides: tuple[str, ...] = ()
     version: str | None = None
     digest: str | None = None
+    selection: str | None = None
 
     @property
     def path(self) -> Path:
@@ -75,13 +83,18 @@ class Reference:
         if self.kind == "step":
             return _step_text(self)
         if self.kind == "run":
-            return f"run://{self.name}" + (f"/{self.port}" if self.port else "")
+            port = f"/{self.port}" if self.port else ""
+            return f"run://{self.name}{port}{self._selected}"
         if self.kind == "art":
             chosen = f":{self.version}" if self.version else f"@{self.digest}" if self.digest else ""
             return f"art://{self.name}{chosen}"
         if self.kind == "hf":
             return f"hf://{self.name}" + (f"@{self.version}" if self.version else "")
-        return self.name
+        return f"{self.name}{self._selected}"
+
+    @property
+    def _selected(self) -> str:
+        return f"@{self.selection}" if self.selection else ""
 
 
 def parse_reference(text: str, *, cwd: Path | None = None) -> Reference:
@@ -122,7 +135,8 @@ def bare_hub_id(text: str, *, cwd: Path | None = None) -> Reference | None:
     name, at, revision = text.partition("@")
     if not _HUB_ID.fullmatch(name) or (at and not _REVISION.fullmatch(revision)):
         return None
-    if _exists((cwd or Path.cwd()) / text):
+    here = cwd or Path.cwd()
+    if _exists(here / text) or (SELECTION.fullmatch(revision) and _exists(here / name)):
         return None
     return Reference("hf", name, version=revision or None)
 
@@ -146,11 +160,19 @@ def _path(text: str, cwd: Path | None) -> Reference:
         )
     try:
         text.encode("utf-8", "surrogateescape")
-        return Reference("path", str((cwd or Path.cwd()).absolute() / Path(text).expanduser()))
+        name, selection = _selection(text)
+        place = (cwd or Path.cwd()).absolute() / Path(name).expanduser()
+        return Reference("path", str(place), selection=selection)
     except UnicodeEncodeError:
         _refuse("no file can have this name", text)
     except RuntimeError:
         _refuse("no home directory for it", text, next="write the path in full")
+
+
+def _selection(text: str) -> tuple[str, str | None]:
+    """What stands before and after the @ of a selection; a path that only looks like it ends with a slash."""
+    found = _SELECTED.fullmatch(text)
+    return (found[1], found[2]) if found else (text, None)
 
 
 def _file_url(text: str, rest: str) -> Reference:
@@ -205,12 +227,13 @@ def _step_text(reference: Reference) -> str:
 
 
 def _run(text: str, rest: str) -> Reference:
+    rest, selection = _selection(rest)
     run, slash, port = rest.partition("/")
     if not run:
         _refuse("the run is missing", text, next="nemotron runs list")
     if not _RUN_PREFIX.fullmatch(run) or (slash and not _PART.fullmatch(port)):
         _refuse("a run reference is a run id and at most one port", text)
-    return Reference("run", run, port=port or None)
+    return Reference("run", run, port=port or None, selection=selection)
 
 
 def _art(text: str, rest: str) -> Reference:

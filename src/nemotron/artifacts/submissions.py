@@ -88,12 +88,16 @@ class Journal:
     def note(self, event: str, submission: Submission, **more: Any) -> None:
         """Append a line, on disk when this returns. Errors: see `os_error`."""
         line = json.dumps({"event": event, **asdict(submission), **more}, ensure_ascii=False, sort_keys=True)
+        data = f"{line}\n".encode("utf-8", "surrogateescape")
         path = self.directory / JOURNAL_FILE
         try:
-            handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
-                # A line that a full disk cut short must not swallow the next one.
-                os.write(handle, f"{line}\n".encode("utf-8", "surrogateescape"))
+                # A line that a full disk cut short must not swallow this one.
+                if (size := os.fstat(handle).st_size) and os.pread(handle, 1, size - 1) != b"\n":
+                    data = b"\n" + data
+                while data:
+                    data = data[os.write(handle, data) :]
                 os.fsync(handle)
             finally:
                 os.close(handle)

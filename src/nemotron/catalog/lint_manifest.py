@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from nemotron.artifacts.references import SELECTION, SELECTIONS
 from nemotron.catalog.cache import ParsedFiles
 from nemotron.catalog.manifest import MANIFEST_KEYS
 from nemotron.catalog.runspec import HEADER_KEYS
@@ -100,6 +101,9 @@ def _check_port(step: Step, port: Port, entry: TomlTable, types: TypeGraph | Non
             message = f"port {port.name}: {name!r} is no type of root {step.root}"
             choices = nearest(name, types.names)
             yield _finding("unknown_type", "error", step, message, entry.where("type"), choices)
+    if port.select is not None and not SELECTION.fullmatch(port.select):
+        message = f"port {port.name}: {port.select!r} selects no checkpoint"
+        yield _finding("unknown_selection", "error", step, message, entry.where("select"), SELECTIONS)
     for engine in port.engines:
         if engine not in step.engines:
             message = f"port {port.name} is for engine {engine!r}, which the step does not list"

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from nemotron.artifacts.checks.files import read_bytes, read_json_object
-from nemotron.artifacts.checks.report import Problem
+from nemotron.artifacts.checks.guess import guess_type
+from nemotron.artifacts.checks.ranking import best_step
 from nemotron.artifacts.paths import printable
+from nemotron.artifacts.references import SELECTION, SELECTIONS
 from nemotron.checkpoints.hf_files import require_directory
-from nemotron.checkpoints.places import iterations, steps, tracked_iteration
+from nemotron.checkpoints.places import iteration_name, iterations, steps, tracked_iteration
 from nemotron.errors import NotFound, UsageError, nearest
 
-SELECTIONS = ("latest", "step:N", "best", "best:METRIC", "best:min:METRIC", "best:max:METRIC")
-_RANKING, _INFO, _CONFIG = "metric.json", "training_info.json", "config.yaml"
-_SELECTION = re.compile(r"latest|step:[0-9]{1,18}|best(:.{1,400})?")
-_LIMIT = 8 << 20
-# What NeMo-RL writes before the first validation.
-_NO_REWARD = -99999999.0
-# YAML is not parsed: these two keys of `checkpointing` hold one word each.
-_METRIC = re.compile(rb"^[ \t]+metric_name:[ \t]*['\"]?([^\s'\"]{1,200})", re.MULTILINE)
-_DIRECTION = re.compile(rb"^[ \t]+higher_is_better:[ \t]*(true|false)\b", re.MULTILINE)
+# NeMo-RL's consolidated copy of a DTensor model, its Megatron weights, and what the embedded engine leaves.
+_INSIDE = ("policy/weights/model/consolidated", "policy/weights", "policy")
 
 
 def resolve_step(root: Path, selection: str) -> int:
@@ -35,7 +25,7 @@ def resolve_step(root: Path, selection: str) -> int:
     """
     require_directory(root)
     kind, _, rest = selection.partition(":")
-    if not _SELECTION.fullmatch(selection):
+    if not SELECTION.fullmatch(selection):
         raise UsageError(
             f"{selection!r} selects no checkpoint", nearest=nearest(kind, SELECTIONS), valid=SELECTIONS
         )
@@ -51,7 +41,7 @@ def resolve_step(root: Path, selection: str) -> int:
     if not numbered:
         what = "directories of iterations keep no metrics: the best of them is not known"
         raise UsageError(what, where=printable(root), valid=("latest", *(f"step:{n}" for n in numbers[-3:])))
-    return _best(root, rest, numbers)
+    return best_step(root, rest, numbers)
 
 
 def _named(number: int, numbers: list[int], root: Path) -> int:
@@ -62,45 +52,15 @@ def _named(number: int, numbers: list[int], root: Path) -> int:
     raise NotFound(what, where=printable(root), nearest=[f"step:{n}" for n in close])
 
 
-def _best(root: Path, asked: str, numbers: list[int]) -> int:
-    ranked_by, higher = _ranking(root, numbers)
-    direction, _, metric = asked.partition(":") if asked.startswith(("min:", "max:")) else ("", "", asked)
-    metric = metric or ranked_by or ""
-    if not metric:
-        what = "nothing says by which metric the checkpoints are ranked"
-        raise UsageError(what, where=printable(root), valid=("best:max:METRIC", "best:min:METRIC"))
-    values = {step: read_json_object(root / f"step_{step}" / _INFO, limit=_LIMIT) for step in numbers}
-    infos = {step: info for step, info in values.items() if not isinstance(info, Problem)}
-    scored = {step: value for step, info in infos.items() if (value := _score(info, metric)) is not None}
-    if not scored:
-        names = sorted({key for info in infos.values() for key in info if _score(info, key) is not None})
-        what = f"no checkpoint has the metric {metric!r}"
-        raise NotFound(what, where=printable(root), nearest=nearest(metric, names), valid=names[:20])
-    if direction:
-        higher = direction == "max"
-    elif metric != ranked_by or higher is None:
-        what = f"it is not known whether a higher {metric} is better"
-        raise UsageError(what, where=printable(root), valid=(f"best:max:{metric}", f"best:min:{metric}"))
-    return max(scored, key=lambda step: (scored[step] if higher else -scored[step], step))
+def selected_checkpoint(root: Path, selection: str, inside: str | None = None) -> Path:
+    """The directory of the model that `selection` means in `root`; errors as `resolve_step`.
 
-
-def _ranking(root: Path, numbers: list[int]) -> tuple[str | None, bool | None]:
-    """The metric that the run ranked by and whether higher is better, from our note or NeMo-RL's config."""
-    noted = read_json_object(root / _RANKING, limit=_LIMIT)
-    if not isinstance(noted, Problem) and isinstance(noted.get("metric_name"), str):
-        return noted["metric_name"], noted.get("higher_is_better") is not False
-    text = read_bytes(root / f"step_{numbers[-1]}" / _CONFIG, limit=_LIMIT)
-    if isinstance(text, Problem):
-        return None, None
-    metric, direction = _METRIC.search(text), _DIRECTION.search(text)
-    if metric is None or metric[1] in (b"null", b"~"):
-        return None, None
-    name = metric[1].decode("utf-8", "replace")
-    return name, None if direction is None else direction[1] == b"true"
-
-
-def _score(info: Mapping[str, Any], metric: str) -> float | None:
-    value = info.get(metric)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value == _NO_REWARD:
-        return None
-    return float(value) if math.isfinite(value) else None
+    inside: where in a `step_N` the model lies; None tries the places that trainers use.
+    """
+    number = resolve_step(root, selection)
+    if not steps(root):
+        return root / iteration_name(number)
+    step = root / f"step_{number}"
+    if inside is not None:
+        return step / inside
+    return next((step / place for place in _INSIDE if guess_type(step / place) is not None), step)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nemotron.cli import output
+from nemotron.errors import NotFound
 
 if TYPE_CHECKING:
     from nemotron.artifacts.collection import Artifacts
@@ -87,11 +88,25 @@ def show(ref: Ref, as_json: Json = False) -> None:
     Example: nemotron artifacts show art://judges/warm
     """
     from nemotron.artifacts.verify import place_state
+    from nemotron.cli.checkpoint_facts import facts_of_path, facts_of_places
 
+    try:
+        shown = _artifacts().show(ref)
+    except NotFound:
+        unrecorded = facts_of_path(ref)
+        if unrecorded is None:
+            raise
+        if as_json:
+            output.print_json({"artifacts": [], "checkpoint": unrecorded.as_dict()})
+        else:
+            print(f"not recorded\n{unrecorded.text()}")
+        return
     found = []
-    for each in _artifacts().show(ref):
+    texts = []
+    for each in shown:
         places = [{**place._asdict(), "state": place_state(place)} for place in each.locations]
         above = each.tainted_above
+        facts = facts_of_places(each.node.type, places)
         found.append(
             {
                 **asdict(each.node),
@@ -99,12 +114,15 @@ def show(ref: Ref, as_json: Json = False) -> None:
                 "made_by": [asdict(e) for e in each.made_by],
                 "used_by": [asdict(e) for e in each.used_by],
                 "tainted_through": above._asdict() if above else None,
+                "checkpoint": facts.as_dict() if facts else None,
             }
         )
+        more = ["as its headers say now", *facts.text().splitlines()] if facts else []
+        texts.append("\n".join([_shown(found[-1]), *(f"  {line}" for line in more)]))
     if as_json:
         output.print_json({"artifacts": found})
         return
-    print("\n\n".join(_shown(each) for each in found))
+    print("\n\n".join(texts))
 
 
 def _shown(found: dict[str, Any]) -> str:

@@ -33,6 +33,8 @@ def doctor(
         output.print_json(report.as_dict())
     else:
         print(_text(report))
+        if not deep:
+            print("no package was imported: --deep shows what Python says of each", file=sys.stderr)
         for name in report.broken:
             print(f"profile {output.plain(name)} cannot be used as things are", file=sys.stderr)
     return CheckFailed.exit_code if report.broken else 0

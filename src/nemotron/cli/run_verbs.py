@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nemotron.cli import output
+from nemotron.errors import UsageError
 
 if TYPE_CHECKING:
     from nemotron.artifacts.runs import Run
@@ -22,7 +23,7 @@ RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or an una
 RunIds = Annotated[
     list[str], typer.Argument(metavar="RUN...", help="Ids of runs, or unambiguous beginnings of them.")
 ]
-_CANCEL_SECONDS = 180.0
+CANCEL_SECONDS = 180.0
 
 
 def logs(
@@ -35,7 +36,7 @@ def logs(
 
     Example: nemotron runs logs rlhf-20260101 -f
     """
-    from nemotron.errors import NotFound, UsageError
+    from nemotron.errors import NotFound
     from nemotron.launch.log_text import follow_log, log_of
 
     if follow and as_json:
@@ -100,7 +101,7 @@ def cancel(
     run_ids: RunIds,
     timeout: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="How long to wait until they are over.")
-    ] = _CANCEL_SECONDS,
+    ] = CANCEL_SECONDS,
     as_json: Json = False,
 ) -> None:
     """End runs, those that wait and those that go on; a trainer is asked to save first.
@@ -120,31 +121,29 @@ def cancel(
 
 
 def diff(
-    first: RunId,
-    second: Annotated[str, typer.Argument(metavar="OTHER", help="The run to hold against it.")],
+    first: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run's id or its beginning, or a checkpoint's reference.")
+    ],
+    second: Annotated[str, typer.Argument(metavar="OTHER", help="What to hold against it.")],
     as_json: Json = False,
 ) -> None:
-    """Show how two runs differ, what matters most first.
+    """Show how two runs differ, what matters most first; or two checkpoints, tensor by tensor.
+
+    A checkpoint is run://RUN/PORT, art://NAME or a path with a slash in it.
 
     Example: nemotron runs diff rlhf-20260101 rlhf-20260102
     """
-    from nemotron.launch.compare import compare, compared_lines
+    from nemotron.cli import comparing
 
-    old, new = find(first), find(second)
-    differences = compare(old, new)
-    if as_json:
-        rows = [
-            {"kind": d.kind, "key": d.key, "change": d.change, "old": d.old, "new": d.new}
-            for d in differences
-        ]
-        runs = [{"run": run.id, "state": run.state()} for run in (old, new)]
-        output.print_json({"runs": runs, "differences": rows})
-        return
-    print(f"{old.id} ({old.state()}) -> {new.id} ({new.state()})")
-    for title, lines in compared_lines(differences):
-        print("\n".join([title, *(f"  {output.plain(line)}" for line in lines)]))
-    if not differences:
-        print("no difference in what was asked for")
+    kinds = {comparing.is_checkpoint(text) for text in (first, second)}
+    if len(kinds) == 2:
+        raise UsageError(
+            "a run and a checkpoint cannot be compared", next="name two runs, or two run://RUN/PORT"
+        )
+    if kinds == {True}:
+        comparing.diff_checkpoints(_store(), first, second, as_json=as_json)
+    else:
+        comparing.diff_runs(find(first), find(second), as_json=as_json)
 
 
 def find(run_id: str) -> Run:

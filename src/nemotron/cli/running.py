@@ -10,14 +10,12 @@ from pathlib import Path
 
 from nemotron.artifacts.store import Store, find_store
 from nemotron.cli import output
-from nemotron.errors import UsageError
+from nemotron.errors import EXIT_INTERRUPTED, UsageError
 from nemotron.findings import errors_in
 from nemotron.planning.build import bound_config, plan_step
 from nemotron.planning.place import Place
 from nemotron.planning.plan import Plan
 from nemotron.planning.request import Request
-
-EXIT_INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -142,8 +140,6 @@ def dry_run(asked: Asked, plan_file: Path | None, *, use_cache: bool, as_json: b
 
 def make_plan(asked: Asked, store: Store) -> Plan:
     """The plan of a command line, with what its place finds; or the one that was saved, if it still holds."""
-    from nemotron.launch.prepare import with_place_findings
-
     if asked.plan_file is not None:
         from nemotron.catalog.discover import load_catalog
         from nemotron.planning.saved import load_plan, refuse_changed
@@ -158,6 +154,10 @@ def make_plan(asked: Asked, store: Store) -> Plan:
 
         finish_named(store, request.inputs or {}, os.environ)
     plan = plan_step(request, store=store, progress=output.byte_progress("reading inputs"))
+    if plan.placement.backend == "local":
+        return plan
+    from nemotron.launch.prepare import with_place_findings
+
     return with_place_findings(plan)
 
 

@@ -117,6 +117,21 @@ def check(
 
 
 @app.command()
+def path(
+    have: Annotated[str, typer.Argument(metavar="FROM", help="An artifact type, or a path.")],
+    want: Annotated[str, typer.Argument(metavar="TO", help="The artifact type that is wanted.")],
+    as_json: Json = False,
+) -> None:
+    """Print the way from one artifact type to another: conversions, which a plan puts in by itself, or steps.
+
+    Example: nemotron steps path checkpoint_hf checkpoint_megatron
+    """
+    from nemotron.cli import routes
+
+    routes.show(have, want, as_json=as_json)
+
+
+@app.command()
 def run(
     context: typer.Context,
     step_id: Annotated[str, typer.Argument(metavar="STEP", help="A step id, or a plan that -o wrote.")],

@@ -8,12 +8,9 @@ from pathlib import Path
 
 from nemotron.artifacts.store import Store
 from nemotron.cli import output
+from nemotron.errors import EXIT_INTERRUPTED
 from nemotron.launch.submit import Submitted, Submitter
 from nemotron.planning.plan import Plan
-
-EXIT_INTERRUPTED = 130
-# How long somebody who presses Ctrl-C waits until the scheduler has ended what was submitted.
-_CANCEL_SECONDS = 180.0
 
 
 def submit(plan: Plan, store: Store, *, use_cache: bool, as_json: bool) -> int:
@@ -33,7 +30,7 @@ def submit(plan: Plan, store: Store, *, use_cache: bool, as_json: bool) -> int:
 
 def _follow(submitted: Submitted, store: Store, *, as_json: bool) -> int:
     """Stream the log until the run is over; its result is ours. Ctrl-C cancels it."""
-    from nemotron.cli.run_verbs import refreshed, teller
+    from nemotron.cli.run_verbs import CANCEL_SECONDS, refreshed, teller
     from nemotron.cli.summary import summary_text
     from nemotron.launch.finish import finish
     from nemotron.launch.launcher import failure_of
@@ -48,7 +45,7 @@ def _follow(submitted: Submitted, store: Store, *, as_json: bool) -> int:
         (ended,) = wait_for_end(store, [run], teller(), None)
     except KeyboardInterrupt:
         waits = [each.run for each in submitted.before if each.outcome != "reused"]
-        cancel_runs(store, [run, *waits], teller(), _CANCEL_SECONDS)
+        cancel_runs(store, [run, *waits], teller(), CANCEL_SECONDS)
         _say(f"interrupted: {run.id} is cancelled; the same command goes on from its last checkpoint")
         return EXIT_INTERRUPTED
     if ended.state != "succeeded":

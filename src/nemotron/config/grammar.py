@@ -20,8 +20,13 @@ Call = Callable[[str, tuple[Any, ...], tuple[str, ...]], Any]
 
 # The forms nearly every config keeps to. Reading them here saves the import of OmegaConf (90 ms)
 # where nothing else is used; whatever does not match goes to its grammar.
+_NODE = r"\.*[A-Za-z_]\w*(?:\.\w+)*"
+_ARGUMENT = rf"(?:\$\{{{_NODE}\}}|0|[1-9]\d{{0,15}})"
 _SIMPLE = re.compile(
-    r"\$\{(?:(?P<node>\.*[A-Za-z_]\w*(?:\.\w+)*)|oc\.env:(?P<variable>[A-Za-z_]\w*)(?P<default>,(?:/[\w./-]*)?)?)\}",
+    rf"\$\{{(?:(?P<node>{_NODE})"
+    # A default with a slash in it is no number and no word with a meaning.
+    r"|oc\.env:(?P<variable>[A-Za-z_]\w*)(?P<default>,(?:(?:[A-Za-z][\w.-]*)?/[\w./-]*)?)?"
+    rf"|(?P<name>[A-Za-z_]\w*):(?P<arguments>{_ARGUMENT}(?:,{_ARGUMENT})*))\}}",
     re.ASCII,
 )
 
@@ -102,6 +107,12 @@ def split_reference(key: str) -> tuple[int, list[str]]:
 def _simple(match: re.Match[str], reference: Reference, call: Call) -> Any:
     if match["node"]:
         return reference(*split_reference(match["node"]))
+    if match["name"]:
+        words = tuple(match["arguments"].split(","))
+        values = (
+            _wrapped(reference(*split_reference(w[2:-1]))) if w.startswith("$") else int(w) for w in words
+        )
+        return call(match["name"], tuple(values), words)
     default = match["default"]
     args = (match["variable"],) if default is None else (match["variable"], default[1:])
     return call("oc.env", args, args)

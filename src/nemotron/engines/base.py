@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,9 +14,13 @@ from nemotron.findings import Finding
 
 _ENGINES = {
     "embedded": "nemotron.engines.embedded.engine",
+    "megatron_bridge": "nemotron.engines.megatron_bridge.engine",
     "nemo_rl": "nemotron.engines.nemo_rl.engine",
     "script": "nemotron.engines.script",
 }
+
+# Engines that start the step's own script: its code travels with a run, and it takes the GPUs it is given.
+OWN_SCRIPT = frozenset({"megatron_bridge", "script"})
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,8 @@ class StepFacts:
     """What an engine needs to know of the step it is to run.
 
     script, command: the step's own script and its command template, for engines that run it.
-    launch: ray, torchrun or python. rows: rows of the inputs that were read, by port.
+    launch: ray, torchrun or python. rows: rows of the inputs that were read, by port. facts: all that was
+    found of them.
     nodes, gpus_per_node: the step's shape. image: the container image, None without one.
     python: the interpreter of the machine it runs on. elsewhere: whether that is another than this one.
     """
@@ -41,6 +46,7 @@ class StepFacts:
     bound: Mapping[str, str]
     python: str = sys.executable
     elsewhere: bool = False
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,9 @@ class Engine(Protocol):
     def environment(self, config: Mapping[str, Any]) -> dict[str, str]:
         """Environment variables the command needs."""
 
-    def checkpoint_layout(self, config: Mapping[str, Any], select: str) -> tuple[str, str] | None:
+    def checkpoint_layout(
+        self, config: Mapping[str, Any], select: str, type_name: str
+    ) -> tuple[str, str] | None:
         """Which of several checkpoints the artifact is, and where in its directory it lies.
 
         None where the path itself is the artifact. `best` is `latest` for a config that ranks none.

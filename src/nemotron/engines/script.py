@@ -92,7 +92,9 @@ class ScriptEngine:
         """Output is shown as it is written."""
         return {"PYTHONUNBUFFERED": "1"}
 
-    def checkpoint_layout(self, config: Mapping[str, Any], select: str) -> tuple[str, str] | None:
+    def checkpoint_layout(
+        self, config: Mapping[str, Any], select: str, type_name: str
+    ) -> tuple[str, str] | None:
         """A script writes the artifact at the path the config gives."""
         return None
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemotron.artifacts.run_state import read_object
-from nemotron.errors import CheckFailed
+from nemotron.errors import CheckFailed, NemotronError
 from nemotron.findings import Finding, errors_in
 
 _SHOWN = 5
@@ -57,8 +55,8 @@ def check_outputs(found: Mapping[str, Mapping[str, Any]]) -> CheckFailed | None:
 def select_step(root: Path, select: str) -> int | None:
     """The training step whose checkpoint is meant; None when there is no whole one.
 
-    `latest`: the highest. `best`: by the metric that `root/metric.json` names, the highest step where no
-    checkpoint carries it.
+    `latest`: the highest. `step:N`: that one. `best`: by the metric that the run ranked by, the highest step
+    where no checkpoint carries it; `best:METRIC`: by that one.
     """
     if not root.is_dir():
         return None
@@ -67,13 +65,14 @@ def select_step(root: Path, select: str) -> int | None:
     )
     if not steps:
         return None
-    ranking = read_object(root / "metric.json")
-    name = ranking.get("metric_name")
-    if select != "best" or not name:
+    kind, _, asked = select.partition(":")
+    if kind == "step":
+        return int(asked) if int(asked) in steps else None
+    if kind == "latest":
         return steps[-1]
-    values = {s: read_object(root / f"step_{s}" / "training_info.json").get(name) for s in steps}
-    scored = {s: float(v) for s, v in values.items() if isinstance(v, int | float) and math.isfinite(v)}
-    if not scored:
-        return steps[-1]
-    sign = 1 if ranking.get("higher_is_better", True) else -1
-    return max(scored, key=lambda s: (sign * scored[s], s))
+    from nemotron.artifacts.checks.ranking import best_step  # as costly to import as the checks above
+
+    try:
+        return best_step(root, asked, steps)
+    except NemotronError:
+        return None if asked else steps[-1]

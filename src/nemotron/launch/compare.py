@@ -15,14 +15,15 @@ _FOLLOWS = ("argv", "sources", "ignored", "environment", "secrets", "options", "
 
 
 def compare(old: Run, new: Run) -> tuple[Difference, ...]:
-    """The differences of two runs: of their recipes as `recipe_differences` orders them, then of resources
-    and of the environment.
+    """The differences of two runs: of their recipes as `recipe_differences` orders them, then of what they
+    left, of resources and of the environment.
 
     Inputs are compared as their jobs found them: `old` and `new` of such a difference hold type, digest,
     reference and path. Environment holds no secret: those are not in a plan.
     """
     recipes = [_recipe(run) for run in (old, new)]
     found = list(recipe_differences(*recipes))
+    found += _differences("outputs", *(_left(run) for run in (old, new)))
     places = [_object(run.plan.get("placement")) for run in (old, new)]
     found += _differences("resources", *(_resources(place) for place in places))
     found += _differences("environment", *(_object(place.get("environment")) for place in places))
@@ -35,7 +36,7 @@ def compared_lines(differences: tuple[Difference, ...]) -> tuple[tuple[str, tupl
     sections = []
     for kind in kinds:
         own = [each for each in differences if each.kind == kind]
-        if kind == "inputs":
+        if kind in ("inputs", "outputs"):
             lines = tuple(_input_line(each) for each in own)
         elif kind in ("resources", "environment"):
             lines = described([replace(each, kind="config") for each in own], {}, {})  # names as they are
@@ -51,6 +52,14 @@ def _recipe(run: Run) -> dict[str, Any]:
     bound = _object(run.record.get("inputs")) or _object(run.place.get("inputs"))
     recipe["inputs"] = {port: _bound(_object(given)) for port, given in bound.items()}
     return recipe
+
+
+def _left(run: Run) -> dict[str, Any]:
+    """What a run left, by port: type and content; where it lies is its own."""
+    return {
+        port: {"type": each.get("type"), "digest": each.get("digest"), "reference": None, "path": None}
+        for port, each in run.outputs.items()
+    }
 
 
 def _bound(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -21,16 +20,24 @@ from nemotron.artifacts.run_state import UNFINISHED
 from nemotron.artifacts.runs import LOCK_FILE, Run, is_locked
 from nemotron.artifacts.settle import settle
 from nemotron.artifacts.store import Store
-from nemotron.errors import CheckFailed, Conflict, NemotronError, NotFound, UsageError, WorkFailed
+from nemotron.errors import (
+    EXIT_INTERRUPTED,
+    CheckFailed,
+    Conflict,
+    NemotronError,
+    NotFound,
+    UsageError,
+    WorkFailed,
+)
 from nemotron.findings import Finding, errors_in
-from nemotron.launch.bundle import write_bundle, write_secrets
+from nemotron.launch.bundle import new_run_directory, write_bundle, write_secrets
 from nemotron.launch.fetching import can_fetch, fetch_input
-from nemotron.launch.local import EXIT_INTERRUPTED, run_attached
+from nemotron.launch.local import run_attached
 from nemotron.launch.secret_values import secret_values
 from nemotron.planning.earlier import find_earlier, without_earlier
 from nemotron.planning.model_identity import recheck
 from nemotron.planning.named import refuse_tainted_inputs
-from nemotron.planning.pinning import plan_facts
+from nemotron.planning.pinning import input_of_run
 from nemotron.planning.plan import Plan, PlannedInput
 from nemotron.planning.preflight import blocking
 
@@ -152,17 +159,7 @@ class Launcher:
     def _pin(self, each: PlannedInput, built: Mapping[str, Launched]) -> PlannedInput:
         if each.build is None or each.build not in built:
             return each
-        run = built[each.build].run
-        output = run.outputs[str(each.output)]
-        return replace(
-            each,
-            state="pinned",
-            type=str(output["type"]),
-            path=str(output["path"]),
-            digest=str(output["digest"]),
-            made_by=run.id,
-            facts=plan_facts(output.get("facts") or {}),
-        )
+        return input_of_run(each, built[each.build].run)
 
     def _run(self, plan: Plan, position: tuple[int, int], *, is_input: bool) -> Launched:
         """Reuse, resume or start a run of the plan's recipe, and see it to its end."""
@@ -216,7 +213,7 @@ class Launcher:
             run = Run(self.store.runs_dir / plan.resumes)
             write_secrets(run.directory, secrets)
             return run
-        run = Run(self.store.new_run_dir(plan.recipe.step, datetime.now(UTC)))
+        run = Run(new_run_directory(plan, self.store))
         write_bundle(run.directory, plan, self.store, secrets=secrets)
         self._note_checkpoints(plan)
         return run

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from nemotron.artifacts.atomic import os_error
+from nemotron.errors import EXIT_INTERRUPTED
 
 LIFELINE = "NEMOTRON_LIFELINE_FD"
 ATTEMPT = "NEMOTRON_ATTEMPT"
-EXIT_INTERRUPTED = 130
 _POLL_SECONDS = 0.2
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from nemotron.errors import SchedulerError, UsageError, nearest
 from nemotron.findings import Finding
-from nemotron.launch.backend import find_backend
+from nemotron.launch.backend import Addressed, find_backend
 from nemotron.launch.bundle import launch_script
 from nemotron.planning.plan import Plan
+from nemotron.planning.preflight import waive
 from nemotron.profiles.check import SchedulerProbe
 
+Probes = dict[tuple[str, str], SchedulerProbe | None]
 NO_BACKEND, SILENT = "scheduler.no_backend", "scheduler.silent"
 
 
@@ -23,26 +26,22 @@ def with_place_findings(plan: Plan) -> Plan:
     """
     if plan.placement.backend == "local":
         return plan
-    probes: dict[str, SchedulerProbe | None] = {}
+    probes: Probes = {}
     builds = tuple((key, _checked(each, probes)) for key, each in plan.builds)
     return _checked(replace(plan, builds=builds), probes)
 
 
-def _checked(plan: Plan, probes: dict[str, SchedulerProbe | None]) -> Plan:
+def _checked(plan: Plan, probes: Probes) -> Plan:
     if plan.done_by is not None:
         return plan
     try:
         found = tuple(_findings(plan, probes))
     except UsageError as problem:
         found = (Finding(f"{plan.placement.backend}.value", "error", problem.what, problem.where),)
-    waived = (
-        replace(f, severity="note", message=f"waived: {f.message}") for f in found if f.id in plan.waived
-    )
-    kept = (f for f in found if f.id not in plan.waived)
-    return replace(plan, findings=(*plan.findings, *kept, *waived))
+    return replace(plan, findings=(*plan.findings, *waive(found, plan.waived, later=plan.waived)))
 
 
-def _findings(plan: Plan, probes: dict[str, SchedulerProbe | None]) -> Iterator[Finding]:
+def _findings(plan: Plan, probes: Probes) -> Iterator[Finding]:
     placement = plan.placement
     try:
         backend = find_backend(placement.backend)
@@ -52,9 +51,12 @@ def _findings(plan: Plan, probes: dict[str, SchedulerProbe | None]) -> Iterator[
         return
     backend.files(plan)  # raises for what cannot be written into them
     yield from backend.check(plan)
-    if placement.backend not in probes:
-        probes[placement.backend] = backend.probe(placement.options)
-    probe = probes[placement.backend]
+    # Each scheduler is asked once for all plans: one of another address is another.
+    to = backend.connection(plan) if isinstance(backend, Addressed) else {}
+    key = (backend.name, json.dumps(to, sort_keys=True))
+    if key not in probes:
+        probes[key] = backend.probe(placement.options)
+    probe = probes[key]
     if probe is not None:
         try:
             shape = (placement.nodes, placement.gpus_per_node)

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from nemotron.artifacts.atomic import os_error
 from nemotron.artifacts.records import AttemptRecord, timestamp, write_record
 from nemotron.artifacts.references import parse_reference
 from nemotron.artifacts.runs import RECORD_FILE, Run
@@ -18,7 +17,7 @@ from nemotron.catalog.discover import load_catalog
 from nemotron.errors import CheckFailed, Conflict, NemotronError, NotFound, UsageError
 from nemotron.findings import Finding
 from nemotron.launch.backend import Addressed, After, Backend, Unanswered, find_backend
-from nemotron.launch.bundle import write_bundle, write_secrets
+from nemotron.launch.bundle import new_run_directory, write_bundle, write_secrets
 from nemotron.launch.fetching import cached_snapshot, can_fetch, fetch_input, is_hub_model
 from nemotron.launch.finish import finish
 from nemotron.launch.launcher import recipe_claim
@@ -28,6 +27,7 @@ from nemotron.launch.secret_values import secret_values
 from nemotron.planning.earlier import find_earlier, without_earlier
 from nemotron.planning.model_identity import recheck
 from nemotron.planning.named import refuse_tainted_inputs
+from nemotron.planning.pinning import input_of_run
 from nemotron.planning.plan import Plan, PlannedInput
 from nemotron.planning.preflight import blocking
 from nemotron.sources.bundle import bundle_code, write_code
@@ -92,7 +92,7 @@ class Submitter:
 
     def _pinned(self, each: PlannedInput, built: Mapping[str, Submitted], plan: Plan) -> PlannedInput:
         if each.build is not None and each.build in built:
-            return _of_run(each, built[each.build].run)
+            return input_of_run(each, built[each.build].run)
         if each.state != "late" or plan.placement.stub or not can_fetch(each):
             return each
         if is_hub_model(each):
@@ -135,26 +135,13 @@ class Submitter:
                 if run.state() in ("queued", "running") or Journal(run.directory).unanswered():
                     raise _going_on(run)
             else:
-                run = Run(self._new_directory(plan))
+                run = Run(new_run_directory(plan, self.store))
             jobs = self._hand_over(plan, run, secrets)
         return Submitted(run, "resumed" if found.resumes else "submitted", jobs)
 
-    def _new_directory(self, plan: Plan) -> Path:
-        """The run's directory; below `run_root`, with a link in the store, where that is given."""
-        directory = self.store.new_run_dir(plan.recipe.step, datetime.now(UTC))
-        if plan.placement.run_root is None or plan.placement.options.get("tunnel"):
-            return directory
-        place = Path(plan.placement.run_root).expanduser() / directory.name
-        try:
-            place.mkdir(parents=True)
-            directory.rmdir()
-            directory.symlink_to(place, target_is_directory=True)
-        except OSError as problem:
-            raise os_error(problem, place) from problem
-        return directory
-
     def _hand_over(self, plan: Plan, run: Run, secrets: Mapping[str, str]) -> tuple[Submission, ...]:
         backend = find_backend(plan.placement.backend)
+        after = self._waits_for(plan)
         late = late_inputs(plan, self.store)
         # What an earlier attempt left speaks of that attempt; the job would take it for this one's end.
         for stale in (RECORD_FILE, "failure.json"):
@@ -162,7 +149,6 @@ class Submitter:
         (run.directory / "logs").mkdir(exist_ok=True)
         self._ship_code(plan, run)
         write_bundle(run.directory, plan, self.store, late=late, secrets=secrets)
-        after = self._waits_for(plan)
         try:
             jobs = self._parts(backend, plan, run, after)
         except Unanswered:
@@ -282,25 +268,6 @@ def late_inputs(plan: Plan, store: Store) -> dict[str, dict[str, Any]]:
             more = {"path": each.path}
         found[each.port] = {"types": list(each.types), **more}
     return found
-
-
-def _of_run(each: PlannedInput, run: Run) -> PlannedInput:
-    """An input from a run of the chain: its content where that is known, else what it will leave."""
-    output = run.outputs.get(str(each.output))
-    if output is None:
-        return replace(each, state="late", made_by=run.id, build=None)
-    from nemotron.planning.pinning import plan_facts
-
-    return replace(
-        each,
-        state="pinned",
-        build=None,
-        type=str(output["type"]),
-        path=str(output["path"]),
-        digest=str(output["digest"]),
-        made_by=run.id,
-        facts=plan_facts(output.get("facts") or {}),
-    )
 
 
 def _refuse(plan: Plan) -> None:

@@ -26,6 +26,7 @@ from nemotron.planning.compiled import (
     step_facts,
     with_placeholders,
 )
+from nemotron.planning.conversions import conversion_of, offered_type
 from nemotron.planning.earlier import find_earlier
 from nemotron.planning.model_edges import model_edges
 from nemotron.planning.model_identity import findings_to_come, identity_findings
@@ -33,6 +34,7 @@ from nemotron.planning.named import NamedArtifacts
 from nemotron.planning.pinning import (
     Pinned,
     Progress,
+    WrongType,
     built_input,
     choose_output,
     input_to_build,
@@ -56,7 +58,7 @@ from nemotron.planning.preflight import (
 )
 from nemotron.planning.references import Binding, bind_inputs
 from nemotron.planning.request import Request, composed, engine_name
-from nemotron.profiles.load import load_profiles
+from nemotron.planning.selecting import selected_path
 from nemotron.profiles.profile import Profile
 
 
@@ -88,7 +90,7 @@ def plan_step(
 def bound_config(catalog: Catalog, request: Request, environ: Mapping[str, str], cwd: Path) -> Config:
     """The composed config with each bound input's reference in its key: what `--explain` speaks of."""
     step, _, config = composed(catalog, request, cwd)
-    profile = load_profiles(environ, cwd).get(request.profile) if request.profile is not None else None
+    profile = _profile(request, environ, cwd)
     engine = engine_name(step, config, request, profile, None)
     values = port_values(step, engine, config, environ)
     for binding in bind_inputs(step, engine, config, dict(request.inputs or {}), values):
@@ -101,6 +103,14 @@ def bound_config(catalog: Catalog, request: Request, environ: Mapping[str, str],
                 origin = config.origins(declared)[-1]
             config = config.set(key, binding.text, origin)
     return config
+
+
+def _profile(request: Request, environ: Mapping[str, str], cwd: Path) -> Profile | None:
+    if request.profile is None:
+        return None
+    from nemotron.profiles.load import load_profiles
+
+    return load_profiles(environ, cwd).get(request.profile)
 
 
 class Planner:
@@ -131,7 +141,7 @@ class Planner:
         if not self._chain:
             self._waived = request.waived
             self._top = request
-            self._profile = self._profile_of(request)
+            self._profile = _profile(request, self._environ, self._cwd)
         step, config_file, config = composed(self._catalog, request, self._cwd)
         wish = self._top.engine if self._elsewhere and request is not self._top else None
         engine = find_engine(engine_name(step, config, request, self._profile, wish))
@@ -221,11 +231,6 @@ class Planner:
             planned_steps=engine.planned_steps(resolved.data, placed.facts.rows),
         )
 
-    def _profile_of(self, request: Request) -> Profile | None:
-        if request.profile is None:
-            return None
-        return load_profiles(self._environ, self._cwd).get(request.profile)
-
     @property
     def _elsewhere(self) -> bool:
         return self._profile is not None and self._profile.executor != "local"
@@ -245,13 +250,51 @@ class Planner:
             return Pinned(planned) if port.required else None
         try:
             reference = reference_of(binding, binding.text, self._cwd)
-            return self._pin_reference(binding, reference, step, here=here, waived=waived)
+            return self._pin_or_convert(binding, reference, step, here=here, waived=waived)
         except NemotronError as problem:
             raise of_input(binding, problem) from problem
+
+    def _pin_or_convert(
+        self, binding: Binding, reference: Reference, step: Step, *, here: bool, waived: Sequence[str]
+    ) -> Pinned:
+        try:
+            pinned = self._pin_reference(binding, reference, step, here=here, waived=waived)
+        except WrongType as problem:
+            converted = self._pin_converted(binding, reference, step, problem.outputs)
+            if converted is None:
+                raise
+            return converted
+        offered = offered_type(pinned.input, reference)
+        if offered is None:
+            return pinned
+        return self._pin_converted(binding, reference, step, {None: (offered,)}) or pinned
+
+    def _pin_converted(
+        self,
+        binding: Binding,
+        reference: Reference,
+        step: Step,
+        outputs: Mapping[str | None, Sequence[str]],
+    ) -> Pinned | None:
+        """The input, converted from what its reference offers; None where no conversion leads to the port."""
+        graph = self._catalog.types_of(step)
+        found = conversion_of(self._catalog, graph, binding.port, reference, outputs)
+        if found is None:
+            return None
+        keys = [self._plan_once(made, {hop.takes.name: text}) for made, hop, text in found.steps()]
+        pinned = self._pin_step(binding, found.steps()[-1][0], step)
+        first = found.hops[0].takes.name
+        source = next(i for i in self._built[keys[0]].inputs if i.port == first)
+        return replace(pinned, input=replace(pinned.input, converted=found.told(source.path)))
 
     def _pin_reference(
         self, binding: Binding, reference: Reference, step: Step, *, here: bool, waived: Sequence[str]
     ) -> Pinned:
+        if reference.selection is not None:
+            # Kept as it was typed; what it means now is pinned.
+            found = Reference("path", str(selected_path(reference, self._store)))
+            pinned = self._pin_reference(binding, found, step, here=here, waived=waived)
+            return replace(pinned, input=replace(pinned.input, reference=str(reference)))
         if reference.kind == "path":
             return pin_path(
                 binding,
@@ -272,7 +315,8 @@ class Planner:
             return self._named.pin(binding, reference, self._catalog.types_of(step))
         return pin_elsewhere(binding, reference, here=here)
 
-    def _pin_step(self, binding: Binding, reference: Reference, consumer: Step) -> Pinned:
+    def _plan_once(self, reference: Reference, inputs: Mapping[str, str] | None = None) -> str:
+        """The key of the plan for a step reference. inputs: stand for its overrides, which name the same."""
         key = str(replace(reference, port=None))
         if key in self._chain:
             raise CheckFailed("steps build each other: " + " -> ".join([*self._chain, key]))
@@ -282,7 +326,8 @@ class Planner:
                 Request(
                     reference.name,
                     reference.config,
-                    reference.overrides,
+                    () if inputs else reference.overrides,
+                    inputs=inputs,
                     engine=reference.engine,
                     waived=self._waived,
                     profile=self._top.profile,
@@ -290,6 +335,10 @@ class Planner:
                 )
             )
             self._chain.pop()
+        return key
+
+    def _pin_step(self, binding: Binding, reference: Reference, consumer: Step) -> Pinned:
+        key = self._plan_once(reference)
         plan = self._built[key]
         offered = {o.port: (o.type,) for o in plan.outputs}
         graph = self._catalog.types_of(consumer)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from nemotron.artifacts.digest import digest_path
-from nemotron.catalog.step import SCRIPT_ENGINE, Step
+from nemotron.artifacts.references import SELECTION, SELECTIONS
+from nemotron.catalog.step import Step
 from nemotron.config.config import Config, Origin
-from nemotron.engines.base import Engine, StepFacts
-from nemotron.errors import UsageError
+from nemotron.engines.base import OWN_SCRIPT, Engine, StepFacts
+from nemotron.errors import CheckFailed, UsageError
 from nemotron.planning.plan import PlannedInput, PlannedOutput
 from nemotron.planning.preflight import LATE_RESOLVERS
 from nemotron.planning.references import MISSING, Binding
@@ -51,7 +52,10 @@ def planned_outputs(
                     next=f"+{port.config}=outputs/{port.name}",
                 )
             continue
-        layout = engine.checkpoint_layout(data, port.select) if port.select else None
+        if port.select and not SELECTION.fullmatch(port.select):
+            what = f"output {port.name}: {port.select!r} selects no checkpoint"
+            raise CheckFailed(what, where=str(step.path), valid=SELECTIONS)
+        layout = engine.checkpoint_layout(data, port.select, port.type[0]) if port.select else None
         select, inside = layout or (None, None)
         found.append(
             PlannedOutput(port.name, port.type[0], value, port.config, select, inside, port.required)
@@ -72,6 +76,7 @@ def step_facts(step: Step, inputs: Sequence[PlannedInput]) -> StepFacts:
         image=step.run.image,
         rows={i.port: int(i.facts["rows"]) for i in inputs if i.state == "pinned" and "rows" in i.facts},
         bound={i.port: i.state for i in inputs},
+        facts={i.port: i.facts for i in inputs if i.state == "pinned"},
     )
 
 
@@ -87,7 +92,7 @@ def out_placeholders(config: Mapping[str, Any], outputs: Sequence[PlannedOutput]
 def code_digests(step: Step, engine: Engine, facts: StepFacts) -> dict[str, str]:
     """Digests of the code that decides the result, by a name that says no place."""
     found = {path.name: digest_python(path) for path in engine.code(facts) if path.exists()}
-    if engine.name == SCRIPT_ENGINE:
+    if engine.name in OWN_SCRIPT:
         from nemotron.sources.bundle import code_files
 
         files = code_files(step.directory, step.script, catalog=step.root_path)

@@ -20,7 +20,7 @@ from nemotron.config.config import Config, Origin
 from nemotron.config.keys import leaves
 from nemotron.errors import CheckFailed, NemotronError, NotFound, UsageError
 from nemotron.findings import Finding
-from nemotron.planning.pinning import Pinned, plan_facts
+from nemotron.planning.pinning import Pinned, WrongType, plan_facts
 from nemotron.planning.plan import Plan, PlannedInput
 from nemotron.planning.references import Binding
 
@@ -51,8 +51,9 @@ class NamedArtifacts:
         place = self._place(ident, str(reference))
         port = binding.port
         if not any(graph.is_a(place.type, wanted) for wanted in port.type):
-            raise CheckFailed(
+            raise WrongType(
                 f"{reference} is {place.type}, input {port.name} takes {' or '.join(port.type)}",
+                {None: (place.type,)},
                 where=place.path,
             )
         return Pinned(

@@ -36,6 +36,21 @@ _COMPARED = (
 MODEL_TYPES = ("checkpoint_hf", "reward_model_hf", "checkpoint_megatron")
 
 
+class WrongType(CheckFailed):
+    """What was named is there and is not what the port takes.
+
+    outputs: the types of what there is, by the name of the output; None where there is one thing.
+    """
+
+    outputs: Mapping[str | None, Sequence[str]]
+
+    def __init__(
+        self, what: str, outputs: Mapping[str | None, Sequence[str]] | None = None, **more: Any
+    ) -> None:
+        super().__init__(what, **more)
+        self.outputs = outputs or {}
+
+
 @dataclass(frozen=True)
 class Pinned:
     """A planned input with what was found while pinning it."""
@@ -215,6 +230,23 @@ def built_input(
     )
 
 
+def input_of_run(each: PlannedInput, run: Run) -> PlannedInput:
+    """An input that a run was started for: what the run left, or what it will leave where it goes on."""
+    output = run.outputs.get(str(each.output))
+    if output is None:
+        return replace(each, state="late", made_by=run.id, build=None)
+    return replace(
+        each,
+        state="pinned",
+        build=None,
+        type=str(output["type"]),
+        path=str(output["path"]),
+        digest=str(output["digest"]),
+        made_by=run.id,
+        facts=plan_facts(output.get("facts") or {}),
+    )
+
+
 def input_to_build(binding: Binding, reference: Reference, key: str, output: PlannedOutput) -> PlannedInput:
     """An input that an earlier plan makes."""
     return PlannedInput(
@@ -241,9 +273,10 @@ def choose_output(
                 f"{owner} has no output {wanted!r}", nearest=nearest(wanted, outputs), valid=tuple(outputs)
             )
         if not _fits(outputs[wanted], port, graph):
-            raise CheckFailed(
+            raise WrongType(
                 f"output {wanted} of {owner} is {' or '.join(outputs[wanted])}, "
-                f"input {port.name} takes {' or '.join(port.type)}"
+                f"input {port.name} takes {' or '.join(port.type)}",
+                {wanted: outputs[wanted]},
             )
         return wanted
     fitting = [name for name, types in outputs.items() if _fits(types, port, graph)]
@@ -251,8 +284,9 @@ def choose_output(
         return port.name if port.name in fitting else fitting[0]
     if not fitting:
         made = ", ".join(f"{name} ({' or '.join(types)})" for name, types in outputs.items())
-        raise CheckFailed(
+        raise WrongType(
             f"{owner} makes nothing that input {port.name} takes ({' or '.join(port.type)})",
+            dict(outputs.items()),
             valid=(made,) if made else (),
         )
     raise UsageError(
@@ -284,6 +318,7 @@ __all__ = [
     "Pinned",
     "built_input",
     "choose_output",
+    "input_of_run",
     "input_to_build",
     "of_input",
     "pin_elsewhere",

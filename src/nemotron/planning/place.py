@@ -7,20 +7,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nemotron.catalog.step import SCRIPT_ENGINE, Step
+from nemotron.catalog.step import Step
 from nemotron.config.config import Config
 from nemotron.config.resolvers import is_secret
-from nemotron.engines.base import Engine, Shape, StepFacts
+from nemotron.engines.base import OWN_SCRIPT, Engine, Shape, StepFacts
 from nemotron.errors import UsageError
 from nemotron.findings import Finding
 from nemotron.planning.plan import Placement
+from nemotron.planning.preflight import LATE_RESOLVERS
 from nemotron.planning.walltime import save_before, seconds_of
 from nemotron.planning.wishes import SECTION, Wishes
-from nemotron.profiles.profile import Profile
-from nemotron.sources.bundle import CodeBundle, bundle_code
 
 if TYPE_CHECKING:
     from nemotron.planning.request import Request
+    from nemotron.profiles.profile import Profile
+    from nemotron.sources.bundle import CodeBundle
 
 # Where a run's own code is.
 CODE = "{run_dir}/code"
@@ -99,28 +100,57 @@ def placed_step(
 
     Raises UsageError for values of the place that make no sense together.
     """
-    environment = {**engine.environment(data), **_environment(wishes, {})}
+    environment = {**engine.environment(data), **_environment(wishes)}
     shape = engine.shape(facts, data, environment)
+    facts = replace(facts, command=facts.command or wishes.get("run_command"))
     if not elsewhere:
-        command = facts.command or wishes.get("run_command")
-        facts = replace(facts, command=command)
-        argv = stub_command(facts) if request.place.stub else engine.argv(facts, data, request.arguments)
-        # Here nothing is allocated: only a framework that drives GPUs by itself is told of any.
-        drives = engine.name == "nemo_rl"
-        placement = local_placement(step, shape, wishes, argv, engine.environment(data), request.place)
-        placement = replace(
-            placement,
-            gpus_per_node=shape.gpus_per_node if drives else 0,
-            config=dict(engine.placed(data, seconds=None, save_before=None)),
-        )
-        return Placed(placement, facts, step.run.image if drives else None)
-    fixed = engine.name != SCRIPT_ENGINE
-    placement = remote_placement(step, shape, wishes, (), environment, request.place, environ, fixed=fixed)
-    ships = not fixed and not request.place.stub
-    shipped = bundle_code(step.directory, step.script, catalog=step.root_path) if ships else None
+        return _placed_here(step, engine, facts, data, wishes, request, shape)
+    fixed = engine.name not in OWN_SCRIPT
+    placement = remote_placement(step, shape, wishes, environment, request.place, environ, fixed=fixed)
+    return _placed_elsewhere(step, engine, facts, data, placement, request, ships=not fixed)
+
+
+def _placed_here(
+    step: Step,
+    engine: Engine,
+    facts: StepFacts,
+    data: Mapping[str, Any],
+    wishes: Wishes,
+    request: Request,
+    shape: Shape,
+) -> Placed:
+    # Here nothing is allocated: only a framework that drives GPUs by itself is told of any.
+    drives = engine.name == "nemo_rl"
+    placement = Placement(
+        **_on_any_place(step, shape, wishes, engine.environment(data), request.place),
+        backend="local",
+        nodes=1,
+        gpus_per_node=shape.gpus_per_node if drives else 0,
+        argv=stub_command(facts) if request.place.stub else engine.argv(facts, data, request.arguments),
+        startup=_lines(wishes, "setup_lines") + _lines(wishes, "startup_commands"),
+        config=dict(engine.placed(data, seconds=None, save_before=None)),
+    )
+    return Placed(placement, facts, step.run.image if drives else None)
+
+
+def _placed_elsewhere(
+    step: Step,
+    engine: Engine,
+    facts: StepFacts,
+    data: Mapping[str, Any],
+    placement: Placement,
+    request: Request,
+    *,
+    ships: bool,
+) -> Placed:
+    """ships: whether the step's own code travels with the run."""
+    shipped = None
+    if ships and not request.place.stub:
+        from nemotron.sources.bundle import bundle_code
+
+        shipped = bundle_code(step.directory, step.script, catalog=step.root_path)
     facts = replace(
         facts,
-        command=facts.command or wishes.get("run_command"),
         script=Path(CODE) / shipped.script if shipped and shipped.script else facts.script,
         nodes=placement.nodes,
         gpus_per_node=placement.gpus_per_node,
@@ -129,12 +159,11 @@ def placed_step(
         elsewhere=True,
     )
     seconds = seconds_of(placement.options.get("time"))
-    if shipped is not None:
-        placement = replace(placement, code=_told(shipped))
     placement = replace(
         placement,
         argv=stub_command(facts) if request.place.stub else engine.argv(facts, data, request.arguments),
         config=dict(engine.placed(data, seconds=seconds, save_before=placement.save_before)),
+        code=_told(shipped) if shipped else {},
     )
     findings = engine.check_place(
         facts,
@@ -143,8 +172,7 @@ def placed_step(
         gpus_per_node=placement.gpus_per_node,
         environment=placement.environment,
     )
-    code = patched_code(placement.options)
-    return Placed(placement, facts, placement.image, findings, code)
+    return Placed(placement, facts, placement.image, findings, patched_code(placement.options))
 
 
 def _told(shipped: CodeBundle) -> dict[str, Any]:
@@ -163,82 +191,64 @@ def wishes_of(profile: Profile | None, config: Config, environ: Mapping[str, str
     """A profile and the config's `run.env` together. Raises UsageError for what no place has."""
     values: Any = {}
     if config.has(SECTION):
-        resolved = config.resolve(environ, keep=("art", "auto_mount", "manifest"))
+        resolved = config.resolve(environ, keep=LATE_RESOLVERS)
         values = Config(resolved.data).get(SECTION) or {}
         if not isinstance(values, Mapping):
             raise UsageError(f"`{SECTION}` is a section", where=config.place(SECTION))
     return Wishes(profile, config, values)
 
 
-def local_placement(
-    step: Step,
-    shape: Shape,
-    wishes: Wishes,
-    argv: tuple[str, ...],
-    environment: Mapping[str, str],
-    place: Place,
-) -> Placement:
-    """This machine, with or without a profile for it."""
-    return Placement(
-        backend="local",
-        root=step.root,
-        launch=shape.launch,
-        nodes=1,
-        gpus_per_node=shape.gpus_per_node,
-        argv=argv,
-        environment=_environment(wishes, environment),
-        secrets=_secret_names(wishes),
-        profile=wishes.profile.name if wishes.profile else None,
-        startup=_lines(wishes, "setup_lines") + _lines(wishes, "startup_commands"),
-        run_root=wishes.get("remote_job_dir"),
-        stub=place.stub,
-        attached=place.attached,
-        ignored=tuple(wishes.ignored),
-    )
+def _on_any_place(
+    step: Step, shape: Shape, wishes: Wishes, environment: Mapping[str, str], place: Place
+) -> dict[str, Any]:
+    """The fields of a Placement that do not depend on where it is."""
+    return {
+        "root": step.root,
+        "launch": shape.launch,
+        "environment": dict(sorted({**environment, **_environment(wishes)}.items())),
+        "secrets": _secret_names(wishes),
+        "profile": wishes.profile.name if wishes.profile else None,
+        "run_root": wishes.get("remote_job_dir"),
+        "stub": place.stub,
+        "attached": place.attached,
+        "ignored": tuple(wishes.ignored),
+    }
 
 
 def remote_placement(
     step: Step,
     shape: Shape,
     wishes: Wishes,
-    argv: tuple[str, ...],
     environment: Mapping[str, str],
     place: Place,
     environ: Mapping[str, str],
     *,
     fixed: bool,
 ) -> Placement:
-    """The cluster of a profile. fixed: whether the recipe's shape is more than what its step suggests."""
+    """The cluster of a profile, without the command. fixed: whether the recipe's shape is more than what its
+    step suggests."""
     assert wishes.profile is not None
     image, image_source = _image(shape, wishes)
     nodes, nodes_source = _count("nodes", shape.nodes, shape, wishes, fixed=fixed)
     gpus, gpus_source = _count("gpus_per_node", shape.gpus_per_node, shape, wishes, fixed=fixed)
     options = _options(wishes, place, environ)
-    seconds = seconds_of(options.get("time"))
-    chain = place.chain or wishes.get("chain", 1)
     sources = {"image": image_source, "nodes": nodes_source, "gpus_per_node": gpus_source}
     return Placement(
+        **_on_any_place(step, shape, wishes, environment, place),
         backend=wishes.profile.executor,
-        root=step.root,
-        launch=shape.launch,
         nodes=nodes,
         gpus_per_node=gpus,
-        argv=argv,
-        environment=_environment(wishes, environment),
-        secrets=_secret_names(wishes),
-        profile=wishes.profile.name,
+        argv=(),
         image=image,
         mounts=_mounts(wishes) if image else (),
         setup=_lines(wishes, "setup_lines"),
         startup=_lines(wishes, "startup_commands"),
         options=options,
-        chain=chain,
-        save_before=save_before(wishes.get("must_save_before"), options.get("signal"), seconds),
-        run_root=wishes.get("remote_job_dir"),
-        stub=place.stub,
-        attached=place.attached,
+        chain=place.chain or wishes.get("chain", 1),
+        save_before=save_before(
+            wishes.get("must_save_before"), options.get("signal"), seconds_of(options.get("time"))
+        ),
         sources={k: v for k, v in sources.items() if v},
-        ignored=tuple(wishes.ignored),
     )
 
 
@@ -284,7 +294,6 @@ def _options(wishes: Wishes, place: Place, environ: Mapping[str, str]) -> dict[s
     found = {name: wishes.get(name) for name in wishes.names() if name not in _HANDLED}
     found = {name: value for name, value in found.items() if value is not None}
     if wishes.profile is not None and wishes.profile.executor == "slurm":
-        found.setdefault("time", None)
         partition = wishes.get("run_partition" if place.attached else "batch_partition")
         if partition and not wishes.is_of_config("partition"):
             found["partition"] = partition
@@ -300,15 +309,13 @@ def _options(wishes: Wishes, place: Place, environ: Mapping[str, str]) -> dict[s
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _environment(wishes: Wishes, own: Mapping[str, str]) -> dict[str, str]:
-    """The engine's, under the place's; no secret among them."""
+def _environment(wishes: Wishes) -> dict[str, str]:
+    """What a place asks for; no secret among it."""
     secrets = {s.name for s in wishes.profile.secrets} if wishes.profile else set()
     asked = wishes.get("env_vars") or {}
-    found = dict(own)
-    if wishes.get("workspace") is not None:
-        found["NEMOTRON_WORKSPACE"] = wishes.get("workspace")
-    found |= {k: str(v) for k, v in asked.items() if k not in secrets and not str(v).startswith("${oc.env:")}
-    return dict(sorted(found.items()))
+    found = {k: str(v) for k, v in asked.items() if k not in secrets and not str(v).startswith("${oc.env:")}
+    workspace = wishes.get("workspace")
+    return found if workspace is None else {"NEMOTRON_WORKSPACE": workspace, **found}
 
 
 def _secret_names(wishes: Wishes) -> tuple[str, ...]:

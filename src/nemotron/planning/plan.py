@@ -34,6 +34,8 @@ class PlannedInput:
     reference: how it was named. path: where it is; None until built.
     digest: `blake3:...` of the content. made_by: id of the run that made it, where one of ours did.
     build: key of the plan in `Plan.builds` that makes it, and `output` the port of it that is meant.
+    converted: what was named and is converted first: its type (`from`), reference (`source`) and `bytes`,
+    None before it is built, and the steps it is converted `by`; empty where what was named fits.
     """
 
     port: str
@@ -48,6 +50,7 @@ class PlannedInput:
     build: str | None = None
     output: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    converted: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

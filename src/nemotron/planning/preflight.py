@@ -12,7 +12,7 @@ from nemotron.config.config import Config, Origin
 from nemotron.engines.base import Engine, StepFacts
 from nemotron.errors import NemotronError, NotFound
 from nemotron.findings import Finding
-from nemotron.job.stub_mark import is_stub
+from nemotron.job.stub.mark import is_stub
 from nemotron.planning.pinning import UNREADABLE
 from nemotron.planning.plan import Plan, PlannedInput
 from nemotron.planning.references import Binding

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from nemotron.config.keys import leaves
 from nemotron.planning.plan import Plan, PlannedInput
@@ -110,10 +111,19 @@ def _input_line(each: PlannedInput) -> str:
         return f"{each.port}: MISSING or broken: {each.reference} ({kind})"
     if each.state == "late":
         return f"{each.port}: {each.reference} ({kind}), {_when(each)}"
+    if each.converted:
+        named, about = str(each.converted["source"]), f"{_conversion(each.converted)} to {about}"
+    else:
+        named = str(each.reference)
     if each.state == "to_build":
-        return f"{each.port}: {each.reference} ({kind}), to be built"
+        return f"{each.port}: {named} ({about}), to be built"
     made = f", made by run {each.made_by}" if each.made_by else ""
-    return f"{each.port}: {each.reference} ({about}){made}\n      {each.path}\n      {each.digest}"
+    return f"{each.port}: {named} ({about}){made}\n      {each.path}\n      {each.digest}"
+
+
+def _conversion(told: Mapping[str, Any]) -> str:
+    size = "its size is known once it is built" if told["bytes"] is None else f"{told['bytes']:,} bytes"
+    return f"{told['from']}, {size}, converted by {', '.join(told['by'])}"
 
 
 def _when(each: PlannedInput) -> str:

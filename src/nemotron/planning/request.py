@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nemotron.catalog.discover import Catalog
-from nemotron.catalog.step import Step
+from nemotron.catalog.step import SCRIPT_ENGINE, Step
 from nemotron.config.compose import compose, resolve_config_path
 from nemotron.config.config import Config
 from nemotron.engines.base import find_engine
@@ -80,4 +80,7 @@ def engine_name(
     for each in (wish, profile.get("engine") if profile else None):
         if each is not None and find_engine(each).name in step.engines:
             return each
+    # Who trains there with this engine needs no container, and brings none for what comes before.
+    if wish == "embedded" and SCRIPT_ENGINE in step.engines:
+        return SCRIPT_ENGINE
     return step.engines[0]

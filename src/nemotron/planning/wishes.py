@@ -46,6 +46,7 @@ class Wishes:
         self._config = config
         self._values: dict[str, Any] = {}
         self._sources: dict[str, str] = {}
+        self._of_config: set[str] = set()
         for name, value in (profile.values if profile else {}).items():
             self._values[name] = value
             self._sources[name] = self._of_profile(name)
@@ -63,7 +64,7 @@ class Wishes:
 
     def is_of_config(self, name: str) -> bool:
         """Whether a config or the command line gave the value that counts."""
-        return name in self._values and not self._sources[name].startswith("profile ")
+        return name in self._of_config
 
     def names(self) -> tuple[str, ...]:
         """Every key that has a value."""
@@ -105,6 +106,7 @@ class Wishes:
             self.ignored.append((f"{key} = {value} ({place})", why))
             return
         self._sources[name] = place
+        self._of_config.add(name)
 
     def _lost(self, name: str, source: str | None, value: Any, place: str) -> None:
         if source is not None and self._values[name] not in ("", value):

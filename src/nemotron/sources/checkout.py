@@ -6,7 +6,6 @@ out, and so is what is not text or very long; the digest covers everything.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -169,6 +168,8 @@ def _bytes(path: Path) -> bytes | None:
 
 
 def _lines(old: bytes, new: bytes, before: str, after: str) -> Iterable[str]:
+    import difflib
+
     for line in difflib.unified_diff(_split(old), _split(new), before, after):
         hidden = without_secrets(line)
         yield hidden if hidden.endswith("\n") else f"{hidden}\n\\ No newline at end of file\n"

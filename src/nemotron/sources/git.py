@@ -7,17 +7,20 @@ text conversion, no filter, no hook, no file monitor, no fetching of what is mis
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nemotron.artifacts.atomic import os_error
 from nemotron.artifacts.paths import printable
 from nemotron.errors import WorkFailed
+
+if TYPE_CHECKING:
+    import hashlib
+    import subprocess
 
 TIME_LIMIT = 30.0
 """Seconds that one question may take: a working tree on a busy network file system is slow."""
@@ -164,6 +167,8 @@ def _name_of_file(path: Path, status: os.stat_result, stored: Stored) -> str:
 
 
 def _hasher(stored: Stored) -> hashlib._Hash:
+    import hashlib
+
     return hashlib.new("sha1" if len(stored.digest) == 40 else "sha256", usedforsecurity=False)
 
 
@@ -194,6 +199,8 @@ def _git(directory: Path, *words: str) -> bytes | None:
 
 def _ask(directory: Path, *words: str) -> subprocess.CompletedProcess[bytes] | None:
     """Git's answer; None where there is no git."""
+    import subprocess
+
     try:
         return subprocess.run(
             ["git", *_SAFE, *words],

@@ -2,7 +2,8 @@
 
 The layout follows NeMo-RL:
 
-    <checkpoint_dir>/step_N/policy/             model and tokenizer, loadable as they are
+    <checkpoint_dir>/step_N/policy/             model and tokenizer, loadable as they are; or
+    <checkpoint_dir>/step_N/policy/weights/     both as a Megatron checkpoint, where the step leaves one
     <checkpoint_dir>/step_N/trainer/            optimizer, schedule, random state: for resuming
     <checkpoint_dir>/step_N/training_info.json  step, metrics
     <checkpoint_dir>/tmp_step_N                 being written; renamed when complete
@@ -22,6 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from nemotron.artifacts.atomic import write_json
+from nemotron.checkpoints.convert_hf_to_megatron import hf_to_megatron
+from nemotron.checkpoints.convert_megatron_to_hf import megatron_to_hf
+from nemotron.engines.embedded.reading import WEIGHTS
 
 STATE_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt", "trainer_state.json")
 # The trainer's pickled arguments and its model card name paths of this machine and nobody reads them.
@@ -29,10 +33,14 @@ DROPPED_FILES = ("training_args.bin", "README.md")
 
 
 class CheckpointDirectory:
-    """The `step_N` directories below one checkpoint directory."""
+    """The `step_N` directories below one checkpoint directory.
 
-    def __init__(self, root: Path) -> None:
+    megatron: whether models are kept as Megatron checkpoints.
+    """
+
+    def __init__(self, root: Path, *, megatron: bool = False) -> None:
         self.root = root
+        self._megatron = megatron
         root.mkdir(parents=True, exist_ok=True)
 
     def rank_by(self, metric: str | None, higher_is_better: bool) -> None:
@@ -65,13 +73,18 @@ class CheckpointDirectory:
         temporary = self.root / f"tmp_step_{step}"
         if temporary.exists():
             shutil.rmtree(temporary)
-        (temporary / "policy").mkdir(parents=True)
+        model = "hf" if self._megatron else "policy"
+        (temporary / model).mkdir(parents=True)
         (temporary / "trainer").mkdir()
         for path in sorted(written.iterdir()):
             if path.name in DROPPED_FILES:
                 continue
-            part = "trainer" if path.name in STATE_FILES or path.name.startswith("rng_state") else "policy"
+            part = "trainer" if path.name in STATE_FILES or path.name.startswith("rng_state") else model
             path.rename(temporary / part / path.name)
+        if self._megatron:
+            (temporary / "policy").mkdir()
+            hf_to_megatron(temporary / model, temporary / "policy" / WEIGHTS)
+            shutil.rmtree(temporary / model)
         for name, value in extra.items():
             write_json(temporary / "trainer" / name, value)
         write_json(temporary / "training_info.json", dict(info))
@@ -83,13 +96,22 @@ class CheckpointDirectory:
         return target
 
     def resume_view(self, step: int, at: Path) -> Path:
-        """A directory at `at` that shows model and trainer state of `step` side by side, by links."""
+        """A directory at `at` that shows model and trainer state of `step` side by side."""
         if at.exists():
             shutil.rmtree(at)
         at.mkdir(parents=True)
-        for part in ("policy", "trainer"):
-            for path in (self.step_dir(step) / part).iterdir():
+        for part in (self.model(step, at.with_name(f"{at.name}_model")), self.step_dir(step) / "trainer"):
+            for path in part.iterdir():
                 (at / path.name).symlink_to(path.resolve())
+        return at
+
+    def model(self, step: int, at: Path) -> Path:
+        """The model of a step as transformers loads it: in its place, or converted, at `at`."""
+        policy = self.step_dir(step) / "policy"
+        if not self._megatron:
+            return policy
+        if not at.exists():
+            megatron_to_hf(policy / WEIGHTS, at)
         return at
 
     def info(self, step: int) -> dict[str, Any]:

@@ -9,8 +9,17 @@ from typing import Any
 
 from nemotron.engines.base import Shape, StepFacts, installed_version, place_findings, ranked
 from nemotron.engines.embedded.batches import BatchPlan, grpo_batches, supervised_batches
+from nemotron.engines.embedded.bridge_config import bridge_findings, is_bridge, iterations
+from nemotron.engines.embedded.bridge_keys import BRIDGE_TABLE
 from nemotron.engines.embedded.keys import notes, unknown_keys
-from nemotron.engines.embedded.reading import COMPARE, algorithm_of, lookup, reward_model_kind
+from nemotron.engines.embedded.reading import (
+    COMPARE,
+    MEGATRON,
+    WEIGHTS,
+    algorithm_of,
+    lookup,
+    reward_model_kind,
+)
 from nemotron.errors import CheckFailed, UsageError
 from nemotron.findings import Finding
 
@@ -85,6 +94,8 @@ class EmbeddedEngine:
     def check(self, config: Mapping[str, Any], step: StepFacts) -> tuple[Finding, ...]:
         """Unknown keys, what is refused here, and the arithmetic of the batches."""
         mine = self.training_config(config)
+        if is_bridge(mine):
+            return (*unknown_keys(mine, BRIDGE_TABLE), *_threads(mine), *bridge_findings(mine, step))
         found = list(unknown_keys(mine))
         algorithm = algorithm_of(mine)
         if algorithm is None:
@@ -110,11 +121,7 @@ class EmbeddedEngine:
                         fix=f"{key}={'true' if value is False else 'null'}",
                     )
                 )
-        threads = lookup(mine, "embedded.threads", 1)
-        if not _is_count(threads):
-            key, said = "embedded.threads", f"embedded.threads is {threads!r}"
-            found.append(Finding(key, "error", said, where=key, valid="a whole number above 0"))
-        found += [*_missing(mine), *_ranking(algorithm, mine)]
+        found += [*_threads(mine), *_missing(mine), *_ranking(algorithm, mine)]
         if not found or all(f.severity != "error" for f in found):
             found += _arithmetic(algorithm, mine, step)
         return tuple(found)
@@ -127,7 +134,8 @@ class EmbeddedEngine:
 
     def notes(self, config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         """Keys without effect, from the table."""
-        return notes(self.training_config(config))
+        mine = self.training_config(config)
+        return notes(mine, BRIDGE_TABLE) if is_bridge(mine) else notes(mine)
 
     def argv(self, step: StepFacts, config: Mapping[str, Any], arguments: Sequence[str]) -> tuple[str, ...]:
         """This package's trainer in the running interpreter. Raises UsageError: it takes no arguments."""
@@ -151,14 +159,17 @@ class EmbeddedEngine:
             "HF_HUB_DISABLE_TELEMETRY": "1",
         }
 
-    def checkpoint_layout(self, config: Mapping[str, Any], select: str) -> tuple[str, str] | None:
-        """A checkpoint step holds the model in `policy/`."""
-        return ranked(config, select), "policy"
+    def checkpoint_layout(
+        self, config: Mapping[str, Any], select: str, type_name: str
+    ) -> tuple[str, str] | None:
+        """A checkpoint step holds the model in `policy/`, a Megatron checkpoint where NeMo-RL keeps it."""
+        return ranked(config, select), f"policy/{WEIGHTS}" if type_name == MEGATRON else "policy"
 
     def code(self, step: StepFacts) -> tuple[Path, ...]:
-        """This engine and the judge's arithmetic."""
+        """This engine, the judge's arithmetic, what reads packed rows, and what converts models."""
         engines = Path(__file__).parent.parent
-        return (engines / "embedded", engines / "genrm.py")
+        names = ("embedded", "genrm.py", "packed.py")
+        return (*(engines / name for name in names), engines.parent / "checkpoints")
 
     def shape(
         self, step: StepFacts, config: Mapping[str, Any], environment: Mapping[str, str] | None = None
@@ -194,6 +205,8 @@ class EmbeddedEngine:
     def planned_steps(self, config: Mapping[str, Any], rows: Mapping[str, int]) -> int | None:
         """As the batches say; the step limit where the rows are not known."""
         mine = self.training_config(config)
+        if is_bridge(mine):
+            return iterations(mine)
         algorithm = algorithm_of(mine)
         if algorithm is None:
             return None
@@ -211,6 +224,13 @@ class EmbeddedEngine:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _threads(config: Mapping[str, Any]) -> list[Finding]:
+    threads, key = lookup(config, "embedded.threads", 1), "embedded.threads"
+    if _is_count(threads):
+        return []
+    return [Finding(key, "error", f"{key} is {threads!r}", where=key, valid="a whole number above 0")]
 
 
 def _missing(config: Mapping[str, Any]) -> list[Finding]:

@@ -35,5 +35,7 @@ def reward_model_kind(config: Mapping[str, Any]) -> str:
     return str(lookup(config, "policy.reward_model_cfg.reward_model_type", "bradley_terry"))
 
 
+# The type of what is left as a Megatron checkpoint, and where NeMo-RL keeps it in `policy`.
+MEGATRON, WEIGHTS = "checkpoint_megatron", "weights"
 JUDGE_MODEL = "env.nemo_gym.genrm_model.responses_api_models.genrm_model.model"
 COMPARE = "env.nemo_gym.genrm_compare_resources_server.resources_servers.genrm_compare"

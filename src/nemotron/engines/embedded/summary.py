@@ -66,7 +66,7 @@ def compare_policies(run: Run, judge: Any) -> dict[str, Any] | None:
     prompts = prompts if limit is None else prompts[: int(limit)]
     if not prompts:
         return None
-    final = run.checkpoints.step_dir(run.checkpoints.steps()[-1]) / "policy"
+    final = run.checkpoints.model(run.checkpoints.steps()[-1], run.work / "final")
     answers = {}
     for name, path in (("before", str(lookup(config, "policy.model_name"))), ("after", str(final))):
         model = load_causal(config, path, "policy.model_name").eval()

@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from nemotron.engines.embedded.batches import BatchPlan
 from nemotron.engines.embedded.checkpoints import CheckpointDirectory
+from nemotron.engines.embedded.megatron import leaves_megatron, with_hf_models
 from nemotron.engines.embedded.metrics import MetricsFile, renamed
 from nemotron.engines.embedded.models import device_of, dtype_of
 from nemotron.engines.embedded.optimizers import build_optimizer, build_scheduler
@@ -42,11 +43,13 @@ class Run:
     def in_directory(cls, directory: Path, config: dict[str, Any]) -> Run:
         """The run whose bundle is at `directory`."""
         checkpoint_dir = directory / str(lookup(config, "checkpointing.checkpoint_dir", "checkpoints"))
-        run = cls(directory, config, MetricsFile(directory), CheckpointDirectory(checkpoint_dir))
+        checkpoints = CheckpointDirectory(checkpoint_dir, megatron=leaves_megatron(directory))
+        run = cls(directory, config, MetricsFile(directory), checkpoints)
         run.checkpoints.remove_unfinished()
         run.checkpoints.rank_by(*ranking(config))
         shutil.rmtree(run.work, ignore_errors=True)
         run.work.mkdir()
+        run.config = with_hf_models(config, run.work)
         signal.signal(signal.SIGTERM, run._on_signal)
         return run
 

@@ -85,7 +85,9 @@ class NemoRLEngine:
         """What keeps the framework from building virtual environments anew on the GPUs' time."""
         return job_environment(config)
 
-    def checkpoint_layout(self, config: Mapping[str, Any], select: str) -> tuple[str, str] | None:
+    def checkpoint_layout(
+        self, config: Mapping[str, Any], select: str, type_name: str
+    ) -> tuple[str, str] | None:
         """NeMo-RL keeps the weights of a step in `policy/weights`, a model to be served deeper in it."""
         return ranked(config, select), weights_directory(config)
 
