@@ -16,8 +16,9 @@ LINT := $(VENV)/.installed-lint
 demo: $(DEMO)
 	$(BIN)/nemotron steps run rl/nemo_rl/rlhf -c tiny
 
+# One thread each: the tests are many small processes, and torch would take every core for each of them.
 test: $(TEST)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
 lint: $(TEST) $(LINT)
 	$(BIN)/ruff check

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nemotron.artifacts import file_memory
 from nemotron.catalog import cache
 from nemotron.catalog.discover import load_catalog
 
@@ -15,7 +16,7 @@ from nemotron.catalog.discover import load_catalog
 @pytest.fixture
 def root(tmp_path, write_step, monkeypatch):
     # Files as old as a catalog's are: what was written a moment ago is not remembered.
-    monkeypatch.setattr(cache, "_SETTLED_NS", 0)
+    monkeypatch.setattr(file_memory, "SETTLED_NS", 0)
     write_step(
         tmp_path / "mine",
         "a/one",
@@ -74,7 +75,7 @@ def test_a_changed_header_is_read_again(environ, root):
 
 
 def test_a_file_written_a_moment_ago_is_not_remembered(environ, file, monkeypatch):
-    monkeypatch.setattr(cache, "_SETTLED_NS", 3600 * 10**9)
+    monkeypatch.setattr(file_memory, "SETTLED_NS", 3600 * 10**9)
     load_catalog(environ)
     assert str(environ["NEMOTRON_CATALOG"]) not in (file.read_text() if file.exists() else "")
 

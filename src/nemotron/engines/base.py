@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -189,15 +190,23 @@ def installed_version(*packages: str) -> str | None:
 
     Read from the directory names of `*.dist-info`, which takes a millisecond; importlib.metadata takes 40.
     """
-    found: dict[str, str] = {}
-    for entry in sys.path:
-        try:
-            names = [p.name for p in Path(entry or ".").iterdir() if p.name.endswith(".dist-info")]
-        except OSError:
-            continue
-        for name in names:
-            package, _, version = name.removesuffix(".dist-info").partition("-")
-            found.setdefault(package.lower().replace("_", "-"), version)
+    found = _installed(tuple(sys.path))
     if any(p not in found for p in packages):
         return None
     return ", ".join(f"{p} {found[p]}" for p in packages)
+
+
+@functools.cache
+def _installed(places: tuple[str, ...]) -> Mapping[str, str]:
+    """Version by name of everything installed in some directories, the first of which counts."""
+    found: dict[str, str] = {}
+    for entry in places:
+        try:
+            names = [path.name for path in Path(entry or ".").iterdir()]
+        except OSError:
+            continue
+        for name in names:
+            if name.endswith(".dist-info"):
+                package, _, version = name.removesuffix(".dist-info").partition("-")
+                found.setdefault(package.lower().replace("_", "-"), version)
+    return found

@@ -50,7 +50,7 @@ class Backend(Protocol):
     name: str
 
     def files(self, plan: Plan) -> Mapping[str, str]:
-        """The files it adds to the run directory, name to text; `{run_dir}` in them is filled in later.
+        """The files it adds to the run directory, name to text.
 
         What a dry run shows is this. Raises UsageError for values that cannot be handed to the scheduler.
         """

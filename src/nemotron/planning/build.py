@@ -199,6 +199,7 @@ class Planner:
         edges = model_edges(self._catalog, step, engine.name, inputs)
         findings += identity_findings(edges, inputs, self._environ)
         stub = request.place.stub
+        code = {} if stub else {**code_digests(step, engine, placed.facts, self._environ), **placed.code}
         secrets = {v.variable for v in resolved.late if v.variable} | set(placed.placement.secrets)
         return Plan(
             recipe=Recipe(
@@ -208,7 +209,7 @@ class Planner:
                 config=out_placeholders(engine.training_config(resolved.data), outputs),
                 inputs=recipe_inputs(inputs),
                 outputs={o.port: {"type": o.type, "select": o.select} for o in outputs},
-                code={} if stub else {**code_digests(step, engine, placed.facts), **placed.code},
+                code=code,
                 image=placed.image,
                 arguments=request.arguments,
             ),

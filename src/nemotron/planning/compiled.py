@@ -16,6 +16,9 @@ from nemotron.planning.plan import PlannedInput, PlannedOutput
 from nemotron.planning.preflight import LATE_RESOLVERS
 from nemotron.planning.references import MISSING, Binding
 
+# Files of other steps whose imports are remembered: 100 bytes each.
+_IMPORTS = 5000
+
 
 def port_values(step: Step, engine: str, config: Config, environ: Mapping[str, str]) -> dict[str, object]:
     """Values of the keys that input ports are bound to, interpolations resolved."""
@@ -89,13 +92,15 @@ def out_placeholders(config: Mapping[str, Any], outputs: Sequence[PlannedOutput]
     return dict(changed.data)
 
 
-def code_digests(step: Step, engine: Engine, facts: StepFacts) -> dict[str, str]:
+def code_digests(step: Step, engine: Engine, facts: StepFacts, environ: Mapping[str, str]) -> dict[str, str]:
     """Digests of the code that decides the result, by a name that says no place."""
     found = {path.name: digest_python(path) for path in engine.code(facts) if path.exists()}
     if engine.name in OWN_SCRIPT:
+        from nemotron.artifacts.file_memory import FileMemory, memory_file
         from nemotron.sources.bundle import code_files
 
-        files = code_files(step.directory, step.script, catalog=step.root_path)
+        memory = FileMemory(memory_file(environ, "imports.json"), others=_IMPORTS)
+        files = code_files(step.directory, step.script, catalog=step.root_path, memory=memory)
         found |= {name: digest_path(path).value for name, path in files.items()}
     return found
 

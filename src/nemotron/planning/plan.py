@@ -106,7 +106,8 @@ class Placement:
     launch: `python` (once, on the first node), `torchrun` or `ray` (on all nodes). argv: the trainer's
     command. secrets: names of variables that the job gets beside `environment`; never their values.
     image: what the container is started from, None without a container; recipe.image is what was asked for.
-    mounts: `SRC:DST[:OPTIONS]`. setup: shell lines on each node before the container; startup: in it.
+    mounts: `SRC:DST[:OPTIONS]`. setup: shell lines before the containers start, once, where the batch script
+    runs; startup: in each node's container, or on each node without one.
     options: what only the backend reads (for Slurm: partition, account, time, ...); shown whole.
     chain: at most so many allocations after one another. save_before: seconds before an allocation ends at
     which the trainer is asked to save; None where time has no end.

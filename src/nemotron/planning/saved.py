@@ -39,7 +39,7 @@ def refuse_changed(plan: Plan, catalog: Catalog, environ: Mapping[str, str]) -> 
     """Raise CheckFailed when an input or the code is no longer what it was when the plan was made."""
     with DigestCache.for_user(environ) as cache:
         plans = [*(each for _, each in plan.builds), plan]
-        found = [f for each in plans for f in (*_inputs(each, cache), *_code(each, catalog))]
+        found = [f for each in plans for f in (*_inputs(each, cache), *_code(each, catalog, environ))]
     if found:
         raise CheckFailed(
             "it is no longer what was planned",
@@ -68,7 +68,7 @@ def _inputs(plan: Plan, cache: DigestCache) -> Iterator[Finding]:
             yield Finding(CHANGED, "error", f"input {each.port} has changed since", printable(path))
 
 
-def _code(plan: Plan, catalog: Catalog) -> Iterator[Finding]:
+def _code(plan: Plan, catalog: Catalog, environ: Mapping[str, str]) -> Iterator[Finding]:
     recipe = plan.recipe
     if recipe.engine == STUB:
         return
@@ -80,7 +80,7 @@ def _code(plan: Plan, catalog: Catalog) -> Iterator[Finding]:
     facts = step_facts(step, plan.inputs)
     if plan.placement.backend != "local":
         facts = replace(facts, elsewhere=True)
-    now = {**code_digests(step, engine, facts), **patched_code(plan.placement.options)}
+    now = {**code_digests(step, engine, facts, environ), **patched_code(plan.placement.options)}
     for name in sorted({*now, *recipe.code}):
         if now.get(name) != recipe.code.get(name):
             yield Finding(CHANGED, "error", f"the code of {name} has changed since", recipe.step)

@@ -23,7 +23,7 @@ class Executor:
 
 EXECUTORS = (
     Executor("local", "This machine."),
-    Executor("slurm", "A Slurm cluster, from its login node."),
+    Executor("slurm", "A Slurm cluster, from its login node, or through ssh from anywhere."),
     Executor("lepton", "DGX Cloud Lepton."),
     Executor("ray", "A running Ray cluster."),
     Executor("dgxcloud", "DGX Cloud on Run:ai, through nemo-run."),
@@ -105,7 +105,7 @@ KEYS: tuple[ProfileKey, ...] = (
     ProfileKey(
         "setup_lines",
         kinds.TEXTS_OR_TEXT,
-        "Shell lines on the node, before the container starts.",
+        "Shell lines before the containers start, once, on the first node.",
         '["module load enroot"]',
     ),
     ProfileKey(
@@ -296,6 +296,13 @@ KEYS: tuple[ProfileKey, ...] = (
     # Ray.
     ProfileKey(
         "address", kinds.TEXT, "Address of the cluster's Jobs API.", '"http://127.0.0.1:8265"', ("ray",)
+    ),
+    ProfileKey(
+        "ray_data",
+        kinds.FLAG,
+        "Data preparation steps read their rows with Ray Data, on all nodes of the cluster.",
+        "true",
+        ("ray",),
     ),
     # This machine.
     ProfileKey("nproc_per_node", kinds.COUNT, "Processes for torchrun.", "2", ("local",)),

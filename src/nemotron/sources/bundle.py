@@ -16,6 +16,7 @@ from pathlib import Path
 
 from nemotron.artifacts.atomic import os_error, write_bytes
 from nemotron.artifacts.digest import digest_json
+from nemotron.artifacts.file_memory import FileMemory
 from nemotron.artifacts.paths import printable
 from nemotron.errors import CheckFailed, Conflict
 from nemotron.sources.checkout import Changes, changed_entries, changes_of
@@ -111,17 +112,24 @@ def bundle_code(
     )
 
 
-def code_files(step_directory: Path, script: Path | None, *, catalog: Path | None = None) -> dict[str, Path]:
+def code_files(
+    step_directory: Path,
+    script: Path | None,
+    *,
+    catalog: Path | None = None,
+    memory: FileMemory | None = None,
+) -> dict[str, Path]:
     """The Python files that decide what a step does, by a name that says no place; git is not asked.
 
-    The step's own, and the local modules they import, as `bundle_code` finds them.
+    The step's own, and the local modules they import, as `bundle_code` finds them. memory: see
+    `import_closure`.
     """
     directory = step_directory.resolve()
     _, roots = _home(directory, None, catalog)
     starts = [path for path in _walk(directory) if path.suffix == ".py"]
     starts += [script.resolve()] if script is not None else []
     found = {}
-    for path in sorted(import_closure(starts, roots).files):
+    for path in sorted(import_closure(starts, roots, memory).files):
         root = next((root for root in roots if path.is_relative_to(root)), path.parent)
         found[path.relative_to(root).as_posix()] = path
     return found

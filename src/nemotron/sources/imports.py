@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nemotron.artifacts.file_memory import FileMemory, state_of
 from nemotron.errors import CheckFailed
 
 MAX_FILE = 4 << 20
@@ -28,8 +29,14 @@ class Closure:
     unread: Mapping[Path, str] = field(default_factory=dict)
 
 
-def import_closure(starts: Iterable[Path], roots: Sequence[Path]) -> Closure:
-    """The closure of `starts` over the modules below `roots`, the first of which that has a module counts."""
+def import_closure(
+    starts: Iterable[Path], roots: Sequence[Path], memory: FileMemory | None = None
+) -> Closure:
+    """The closure of `starts` over the modules below `roots`, the first of which that has a module counts.
+
+    memory: what files were found to import before; parsing one takes a millisecond.
+    """
+    memory = FileMemory() if memory is None else memory
     found: set[Path] = set()
     unread: dict[Path, str] = {}
     pending = list(starts)
@@ -39,18 +46,30 @@ def import_closure(starts: Iterable[Path], roots: Sequence[Path]) -> Closure:
             continue
         found.add(path)
         try:
-            if path.stat().st_size > MAX_FILE:
-                raise ValueError(f"longer than {MAX_FILE >> 20} MiB")
-            tree = ast.parse(path.read_bytes(), filename=path.name)
+            imports = _imports_of(path, memory)
         except SyntaxError as problem:
             unread[path] = f"line {problem.lineno}: {problem.msg}"
         except (OSError, ValueError, RecursionError, MemoryError) as problem:
             unread[path] = str(problem) or type(problem).__name__
         else:
-            for start, names in _imported(tree, path):
-                places = roots if start is None else (start,)
-                pending += _modules(names, places)
+            for level, names in imports:
+                inside = 0 < level <= len(path.parents)
+                pending += _modules(names, (path.parents[level - 1],) if inside else roots)
+    memory.save()
     return Closure(frozenset(found), unread)
+
+
+def _imports_of(path: Path, memory: FileMemory) -> list[tuple[int, list[str]]]:
+    """Dots before the name, and its parts, of each import of a file that may be local."""
+    state = state_of(path)
+    known = memory.recall(path, state)
+    if known is not None and isinstance(known.get("imports"), list):
+        return known["imports"]  # type: ignore[return-value]
+    if path.stat().st_size > MAX_FILE:
+        raise ValueError(f"longer than {MAX_FILE >> 20} MiB")
+    imports = list(_imported(ast.parse(path.read_bytes(), filename=path.name)))
+    memory.remember(path, state, {"imports": imports})
+    return imports
 
 
 def require_readable(script: Path, closure: Closure) -> None:
@@ -59,21 +78,19 @@ def require_readable(script: Path, closure: Closure) -> None:
         raise CheckFailed(f"the step's script is no Python: {closure.unread[script]}", where=str(script))
 
 
-def _imported(tree: ast.Module, path: Path) -> Iterator[tuple[Path | None, list[str]]]:
-    """Where each import begins to look (None: in the roots), and the parts of what it names."""
+def _imported(tree: ast.Module) -> Iterator[tuple[int, list[str]]]:
     for node in _statements(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 names = alias.name.split(".")
                 if names[0] not in sys.stdlib_module_names:
-                    yield None, names
+                    yield 0, names
         elif isinstance(node, ast.ImportFrom):
-            start = path.parents[node.level - 1] if 0 < node.level <= len(path.parents) else None
             base = node.module.split(".") if node.module else []
-            if start is None and base[:1] and base[0] in sys.stdlib_module_names:
+            if node.level == 0 and base[0] in sys.stdlib_module_names:
                 continue
             for alias in node.names:
-                yield start, [*base, alias.name]
+                yield node.level, [*base, alias.name]
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.AST]:

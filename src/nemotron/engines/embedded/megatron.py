@@ -26,7 +26,7 @@ def leaves_megatron(directory: Path) -> bool:
 
 
 def with_hf_models(config: dict[str, Any], work: Path) -> dict[str, Any]:
-    """The config with the path of each Megatron checkpoint replaced by that of a model directory in `work`."""
+    """The config with a model directory in `work` in place of each Megatron checkpoint."""
     made: dict[str, str] = {}
 
     def converted(value: Any) -> Any:
