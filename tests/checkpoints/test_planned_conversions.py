@@ -84,11 +84,12 @@ def test_a_model_of_the_other_format_is_converted_first(catalog: Path, make_mode
         "from": "checkpoint_hf",
         "source": str(model),
         "by": ["convert/hf_to_megatron"],
+        "engines": ["script"],
         "bytes": size(model),
     }
     assert build.recipe.step == "convert/hf_to_megatron"
     assert build.inputs[0].path == str(model)
-    assert f"checkpoint_hf, {size(model):,} bytes, converted by convert/hf_to_megatron" in render_plan(plan)
+    assert f"checkpoint_hf, {size(model):,} bytes, converted by convert/hf_to_megatron on script" in render_plan(plan)
     assert Plan.from_dict(plan.as_dict()) == plan
 
 
@@ -110,7 +111,7 @@ def test_it_is_converted_once_and_found_again(
     steps = [each["step"] for each in cli("runs", "list", "--json").json["runs"]]
     assert sorted(steps) == ["convert/hf_to_megatron", "use/megatron"]
     shown = cli(*words, "-d").out
-    assert "converted by convert/hf_to_megatron to checkpoint_megatron" in shown
+    assert "converted by convert/hf_to_megatron on script to checkpoint_megatron" in shown
 
 
 def test_a_run_a_name_and_a_hub_id_are_converted_too(

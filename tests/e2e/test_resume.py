@@ -6,6 +6,7 @@ holds the same recipe undisturbed.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,10 +19,18 @@ def assert_same(disturbed: Any, whole: Any, port: str) -> None:
     for name in ("metrics.jsonl", "summary.json", "curve.txt"):
         assert (disturbed.directory / name).read_bytes() == (whole.directory / name).read_bytes(), name
     mine, theirs = disturbed.output(port), whole.output(port)
-    assert (mine / "model.safetensors").read_bytes() == (theirs / "model.safetensors").read_bytes()
+    assert weights(mine) == weights(theirs)
     assert disturbed.outputs[port]["digest"] == whole.outputs[port]["digest"]
-    infos = [(path.parent / "training_info.json").read_bytes() for path in (mine, theirs)]
+    steps = [next(p for p in path.parents if p.name.startswith("step_")) for path in (mine, theirs)]
+    infos = [(step / "training_info.json").read_bytes() for step in steps]
     assert infos[0] == infos[1]
+
+
+def weights(checkpoint: Path) -> dict[str, bytes]:
+    """The files of tensors, Hugging Face's or Megatron's, by path."""
+    found = [p for kind in ("*.safetensors", "*.distcp") for p in checkpoint.rglob(kind)]
+    assert found
+    return {str(p.relative_to(checkpoint)): p.read_bytes() for p in found}
 
 
 def disturbed_and_whole(

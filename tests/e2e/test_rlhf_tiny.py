@@ -12,7 +12,10 @@ from nemotron.artifacts.digest import digest_path
 
 pytestmark = pytest.mark.slow
 
-CHAIN = {"data_prep/scratch", "model/scratch", "sft/nemo_rl", "rm/nemo_rl", "rl/nemo_rl/rlhf"}
+CHAIN = {
+    *("data_prep/scratch", "model/scratch", "sft/nemo_rl", "convert/hf_to_megatron"),
+    *("rm/nemo_rl", "rl/nemo_rl/rlhf"),
+}
 
 
 def mean(values: list[float]) -> float:
@@ -63,7 +66,7 @@ def test_every_file_of_the_run_is_there_and_whole(lab: Any) -> None:
     outputs = json_at(place / "outputs.json")
     assert outputs == run.outputs
     policy = outputs["policy"]
-    assert policy["type"] == "checkpoint_hf"
+    assert policy["type"] == "checkpoint_megatron"
     assert digest_path(Path(policy["path"])).value == policy["digest"]
     validated = [row["step"] for row in run.rows() if "validation/warmth" in row]
     period, steps = run.config()["grpo"]["val_period"], run.summary["steps"]
@@ -98,7 +101,7 @@ def test_the_policys_record_names_the_digests_of_all_it_came_from(lab: Any) -> N
     assert makers == {
         "prompts": "data_prep/scratch",
         "validation": "data_prep/scratch",
-        "policy": "sft/nemo_rl",
+        "policy": "convert/hf_to_megatron",
         "reward_model": "rm/nemo_rl",
     }
 

@@ -98,7 +98,7 @@ def test_rlhf_tiny_is_trained_on_the_cluster_with_all_that_it_builds_on(site: Si
     first = site.run("steps", "run", *words, "-b", "cluster", "--json", timeout=300)
     assert first.returncode == 0, first.stderr
     told = json.loads(first.stdout)
-    assert len(told["before"]) == 4
+    assert len(told["before"]) == 5
     code, states = site.wait(*told["before"], told["run"], timeout=900)
     assert code == 0 and set(states) == {"succeeded"}
     lineage = site.run("artifacts", "lineage", told["run"]).stdout

@@ -41,6 +41,7 @@ from nemotron.checkpoints.weaving import (
     Run,
     Weave,
     extra_states,
+    require_layers,
     weaves_of,
 )
 from nemotron.checkpoints.whole import ReadFiles, whole_directory, write_synced
@@ -79,6 +80,7 @@ def hf_to_megatron(
         raise UsageError(f"shard_bytes is {shard_bytes}, not a whole number above 0", where="shard_bytes")
     weights = read_weights(source)
     model = model_of(weights.config, printable(source / CONFIG))
+    require_layers(model, len(weights.tensors), printable(source / CONFIG))
     notes: list[str] = []
     weaves = weaves_of(model)
     tensors = _expected(weights, model, weaves, notes)

@@ -26,7 +26,7 @@ from nemotron.checkpoints.hf_files import (
 from nemotron.checkpoints.places import HF_CONFIG, iteration_directory, tokenizer_directory
 from nemotron.checkpoints.run_configs import hf_config_of
 from nemotron.checkpoints.torch_files import DTYPES
-from nemotron.checkpoints.weaving import EMBEDDING, HEAD, Weave, weaves_of
+from nemotron.checkpoints.weaving import EMBEDDING, HEAD, Weave, require_layers, weaves_of
 from nemotron.checkpoints.whole import whole_directory, write_synced
 from nemotron.errors import CheckFailed, UsageError
 
@@ -104,8 +104,11 @@ def read_megatron(source: Path, config: Path | None = None) -> MegatronModel:
     )
     found = hf_config_of(iteration) if held is None else _read(held / CONFIG)
     where = printable(iteration if held is None else held / CONFIG)
-    model = model_of(found, where)
-    weaves, tensors = weaves_of(model), model_tensors(metadata)
+    model, tensors = model_of(found, where), model_tensors(metadata)
+    # A tensor without numbers may claim any number of layers.
+    stacked = [t.shape[0] for key, t in tensors.items() if key.startswith(_STACKED) and prod(t.shape) > 1]
+    require_layers(model, max(len(tensors), *stacked, 0), where)
+    weaves = weaves_of(model)
     made = MegatronModel(iteration, metadata, tensors, found, held, model, weaves)
     _require_all(made)
     return made

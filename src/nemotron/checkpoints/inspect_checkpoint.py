@@ -107,9 +107,12 @@ def inspect_checkpoint(path: Path, *, limit: int = 20) -> CheckpointFacts:
 
 
 def _hugging_face(path: Path, names: frozenset[str], report: Report) -> CheckpointFacts:
-    config = _object(path / CONFIG)
+    read = read_json_object(path / CONFIG, limit=_LIMIT)
+    config = {} if isinstance(read, Problem) else read
     if CONFIG not in names:
         report.add(Problem("checkpoint.no_config", f"no {CONFIG}"))
+    elif isinstance(read, Problem):
+        report.add(read, file=CONFIG)
     facts = check_weights(path, names, MODEL, report)
     return CheckpointFacts(
         format="hf",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nemotron.checkpoints.families import Model
+from nemotron.errors import CheckFailed
 
 EMBEDDING = "embedding.word_embeddings.weight"
 HEAD = "output_layer.weight"
@@ -85,6 +86,16 @@ class Weave:
         for run in runs:
             yield first, run.rows, (run,)
             first += run.rows
+
+
+def require_layers(model: Model, most: int, where: str) -> None:
+    """Raises CheckFailed for a config with more layers than the files can hold, before any is looked for.
+
+    most: layers that there can be at most. A config is a few bytes, and names of two billion layers are not.
+    """
+    if model.layers > most:
+        what = f"num_hidden_layers is {model.layers:,}, and there are tensors for {most:,} layers at most"
+        raise CheckFailed(what, where=where, next="copy or save the checkpoint again")
 
 
 def weaves_of(model: Model) -> tuple[Weave, ...]:

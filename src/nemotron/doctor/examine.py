@@ -38,7 +38,8 @@ def examine(environ: Mapping[str, str], cwd: Path, *, deep: bool = False) -> Rep
     engines = _engines(known, deep=deep)
     judged = [_judged(each, executors, engines) for each in known]
     files = [Item(str(f.where), "broken", f.message, f.fix) for f in errors_in(profiles.findings)]
-    return Report(_here(environ, cwd), engines, tuple(executors), (*judged, *broken, *files))
+    found = (*judged, *broken, *files)
+    return Report(_here(environ, cwd), engines, tuple(executors), found, imported=deep)
 
 
 def _here(environ: Mapping[str, str], cwd: Path) -> tuple[Item, ...]:
@@ -77,17 +78,22 @@ def _cpus() -> int:
 def _engines(profiles: Sequence[Profile], *, deep: bool) -> tuple[Group, ...]:
     from nemotron.engines.base import find_engine
 
-    why = find_engine("nemo_rl").why_not_here()
-    nemo_rl = Item("framework", "missing" if why else "ok", why or "can be imported here")
     items = {
         "embedded": tuple(look_at(each, deep=deep) for each in EMBEDDED),
-        "nemo_rl": (nemo_rl,),
+        **{name: (_framework(name),) for name in ("megatron_bridge", "nemo_rl")},
         "script": (Item("python", "ok", find_engine("script").version()),),
     }
     return tuple(
         Group(name, found, tuple(p.name for p in profiles if p.get("engine") == name))
         for name, found in items.items()
     )
+
+
+def _framework(engine: str) -> Item:
+    from nemotron.engines.base import find_engine
+
+    why = find_engine(engine).why_not_here()
+    return Item("framework", "missing" if why else "ok", why or "can be imported here")
 
 
 def _read(profiles: Profiles) -> tuple[list[Profile], list[Item]]:
@@ -128,7 +134,10 @@ def _judged(profile: Profile, executors: Sequence[Group], engines: Sequence[Grou
 def _is_of_others(item: Item, profile: Profile) -> bool:
     """Whether what is wrong matters to other profiles of the executor only."""
     if profile.executor == "slurm":
-        return (item.name == "ssh") != bool(profile.get("tunnel"))
+        of_tunnels = item.name == "ssh" or item.name.startswith("login ")
+        if profile.get("tunnel"):
+            return not of_tunnels or item.name not in ("ssh", f"login {profile.get('host')}")
+        return of_tunnels
     if profile.executor == "lepton":
         return item.name != "workspace" and profile.get("launcher") != "nemo_run"
     if profile.executor == "ray":

@@ -286,7 +286,8 @@ class Planner:
         pinned = self._pin_step(binding, found.steps()[-1][0], step)
         first = found.hops[0].takes.name
         source = next(i for i in self._built[keys[0]].inputs if i.port == first)
-        return replace(pinned, input=replace(pinned.input, converted=found.told(source.path)))
+        engines = [self._built[key].recipe.engine for key in keys]
+        return replace(pinned, input=replace(pinned.input, converted=found.told(source.path, engines)))
 
     def _pin_reference(
         self, binding: Binding, reference: Reference, step: Step, *, here: bool, waived: Sequence[str]

@@ -37,8 +37,8 @@ class Conversion(NamedTuple):
             text = str(reference)
         return found
 
-    def told(self, path: str | None) -> dict[str, Any]:
-        """What a plan says of it: type, reference and bytes of what is converted, and the steps.
+    def told(self, path: str | None, engines: Sequence[str]) -> dict[str, Any]:
+        """What a plan says of it: type, reference and bytes of what is converted, steps and engines.
 
         path: where it is; None where that is not known yet.
         """
@@ -46,6 +46,7 @@ class Conversion(NamedTuple):
             "from": self.have,
             "source": str(self.source),
             "by": [hop.step.id for hop in self.hops],
+            "engines": list(engines),
             "bytes": None if path is None or not Path(path).exists() else bytes_at(Path(path)),
         }
 

@@ -35,7 +35,7 @@ class PlannedInput:
     digest: `blake3:...` of the content. made_by: id of the run that made it, where one of ours did.
     build: key of the plan in `Plan.builds` that makes it, and `output` the port of it that is meant.
     converted: what was named and is converted first: its type (`from`), reference (`source`) and `bytes`,
-    None before it is built, and the steps it is converted `by`; empty where what was named fits.
+    None before it is built, the steps it is converted `by` and their `engines`; empty where it fits.
     """
 
     port: str

@@ -123,7 +123,8 @@ def _input_line(each: PlannedInput) -> str:
 
 def _conversion(told: Mapping[str, Any]) -> str:
     size = "its size is known once it is built" if told["bytes"] is None else f"{told['bytes']:,} bytes"
-    return f"{told['from']}, {size}, converted by {', '.join(told['by'])}"
+    by = ", ".join(f"{step} on {engine}" for step, engine in zip(told["by"], told["engines"], strict=True))
+    return f"{told['from']}, {size}, converted by {by}"
 
 
 def _when(each: PlannedInput) -> str:

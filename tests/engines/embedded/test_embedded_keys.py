@@ -10,7 +10,7 @@ import pytest
 from nemotron.catalog.discover import load_catalog
 from nemotron.config.compose import compose
 from nemotron.engines.embedded.engine import ENGINE
-from nemotron.engines.embedded.keys import TABLE, leaves, notes, rule_for, unknown_keys
+from nemotron.engines.embedded.keys import TABLE, leaves, notes, rule_for, table_for, unknown_keys
 
 SHIPPED = [
     (step.id, name) for step in load_catalog({}).steps if "embedded" in step.engines for name in step.configs
@@ -75,11 +75,13 @@ def test_the_notes_of_a_shipped_config_name_keys_it_holds(step: str, name: str) 
         assert below, f"{key} is not in the config"
         assert reason
         for leaf in below:
-            rule = rule_for(leaf)
+            rule = rule_for(leaf, table_for(config))
             assert rule is not None
             assert rule.effect == "no_effect", f"{leaf} has an effect, and {key} is said to have none"
             assert rule.note == reason
-    silent = {k for k in present if (rule := rule_for(k)) is not None and rule.effect == "no_effect"} - {
+    table = table_for(config)
+    rules = {k: rule_for(k, table) for k in present}
+    silent = {k for k, rule in rules.items() if rule is not None and rule.effect == "no_effect"} - {
         k for k in present for key in named if k == key or k.startswith(key + ".")
     }
     assert silent == set(), "without effect and not told"

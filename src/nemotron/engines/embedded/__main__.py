@@ -73,7 +73,11 @@ def _foreseen(problem: Exception, directory: Path) -> NemotronError:
 
 
 def _train(directory: Path) -> int:
+    from nemotron.engines.embedded.bridge_config import is_bridge, translated
+
     config = _load_config(directory / "config.yaml")
+    bridge = is_bridge(config)
+    config = translated(config) if bridge else config
     _quiet(config)
     from nemotron.engines.embedded.reading import algorithm_of, reward_model_kind
     from nemotron.engines.embedded.training import Run, Stopped
@@ -83,7 +87,11 @@ def _train(directory: Path) -> int:
     run.metrics.phase("importing")
     comparison = None
     try:
-        if algorithm == "grpo":
+        if bridge:
+            from nemotron.engines.embedded.bridge_training import run_packed
+
+            run_packed(run)
+        elif algorithm == "grpo":
             from nemotron.engines.embedded.grpo import run_grpo
             from nemotron.engines.embedded.summary import compare_policies
 

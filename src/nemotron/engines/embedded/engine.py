@@ -10,7 +10,6 @@ from typing import Any
 from nemotron.engines.base import Shape, StepFacts, installed_version, place_findings, ranked
 from nemotron.engines.embedded.batches import BatchPlan, grpo_batches, supervised_batches
 from nemotron.engines.embedded.bridge_config import bridge_findings, is_bridge, iterations
-from nemotron.engines.embedded.bridge_keys import BRIDGE_TABLE
 from nemotron.engines.embedded.keys import notes, unknown_keys
 from nemotron.engines.embedded.reading import (
     COMPARE,
@@ -95,7 +94,7 @@ class EmbeddedEngine:
         """Unknown keys, what is refused here, and the arithmetic of the batches."""
         mine = self.training_config(config)
         if is_bridge(mine):
-            return (*unknown_keys(mine, BRIDGE_TABLE), *_threads(mine), *bridge_findings(mine, step))
+            return (*unknown_keys(mine), *_threads(mine), *bridge_findings(mine, step))
         found = list(unknown_keys(mine))
         algorithm = algorithm_of(mine)
         if algorithm is None:
@@ -134,8 +133,7 @@ class EmbeddedEngine:
 
     def notes(self, config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         """Keys without effect, from the table."""
-        mine = self.training_config(config)
-        return notes(mine, BRIDGE_TABLE) if is_bridge(mine) else notes(mine)
+        return notes(self.training_config(config))
 
     def argv(self, step: StepFacts, config: Mapping[str, Any], arguments: Sequence[str]) -> tuple[str, ...]:
         """This package's trainer in the running interpreter. Raises UsageError: it takes no arguments."""

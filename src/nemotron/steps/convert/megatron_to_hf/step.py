@@ -1,37 +1,34 @@
-"""Writes a Megatron checkpoint as a Hugging Face model: `step.py --config CONFIG`."""
+"""Writes a Megatron checkpoint as a Hugging Face model: `step.py --config CONFIG [--with ENGINE]`."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from nemotron.checkpoints.convert_megatron_to_hf import megatron_to_hf
-from nemotron.checkpoints.converted import print_progress
-from nemotron.errors import NemotronError
+from nemotron.checkpoints.converted import Converted, print_progress
+from nemotron.checkpoints.step_main import OURS, Config, run_step
 
 
-def main() -> None:
-    """Convert what the config names."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, required=True)
-    config: dict[str, Any] = yaml.safe_load(parser.parse_args().config.read_text(encoding="utf-8"))
-    done = megatron_to_hf(
+def convert(config: Config) -> Converted:
+    """With our own converter."""
+    return megatron_to_hf(
         Path(config["model"]),
         Path(config["output"]),
         progress=print_progress(),
         shard_bytes=config["shard_bytes"],
         config=Path(config["origin"]) if config["origin"] else None,
     )
-    print(done.text())
+
+
+def convert_with_bridge(config: Config) -> Converted | str:
+    """With AutoBridge, in Megatron-Bridge's container; it cannot do without the model that was trained."""
+    if not config["origin"]:
+        print("origin is not given: our own converter runs in AutoBridge's place", flush=True)
+        return convert(config)
+    from nemotron.engines.megatron_bridge.convert import export_ckpt
+
+    return export_ckpt(Path(config["model"]), Path(config["output"]), Path(config["origin"]))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except NemotronError as problem:
-        print(problem.render(), file=sys.stderr)
-        sys.exit(problem.exit_code)
+    run_step({OURS: convert, "megatron_bridge": convert_with_bridge}, __doc__)
