@@ -18,11 +18,13 @@ from nemotron.data.chats.formats import (
     Response,
     Squad,
 )
+from nemotron.data.fields import RefusedRowError
 from nemotron.data.preferences.convert import FormatRows, PairRows
 from nemotron.data.preferences.convert import asked as about
 from nemotron.data.preferences.formats import METHODS, find_format, type_names
 from nemotron.data.prompts import PromptRows, prompt_work
-from nemotron.data.rowwise import Done, RowWork
+from nemotron.data.rowwise import Done, RowMaker, RowWork, refused_by
+from nemotron.data.stream.rows import Rejected
 
 Row = dict[str, Any]
 
@@ -55,9 +57,9 @@ rows = st.dictionaries(st.sampled_from(KEYS), values, max_size=5)
 
 
 def taken(work: RowWork, row: Row) -> Done:
-    done = Done("f")
-    work.take(row, 1, done, ToolWatch())
-    return done
+    maker = RowMaker(work, "f")
+    maker.take(row, 1)
+    return maker.end()
 
 
 CHATS = (
@@ -95,3 +97,28 @@ def test_any_row_of_any_type_of_preferences(method: str, row: Row) -> None:
         done = taken(work, row)
         assert done.written or done.tally.left_out or not kind.paired
     taken(RowWork(FormatRows(find_format("chatml.ultra")), None, about), row)
+
+
+@settings(max_examples=300, deadline=None)
+@given(rows, st.sampled_from(["q", " ", "", 3, None]), st.sampled_from(["a", "b", "\n"]))
+def test_what_needs_no_check_would_pass_it(row: Row, ask: Any, answer: str) -> None:
+    """Of rows that have all that is asked for, so that some come through."""
+    kinds = [(PairRows(find_format(name)), "preference_jsonl") for name in type_names("dpo")]
+    given_ = {"answers": {"text": [answer]}, "context": "c", "problem": ask, "expected_answer": answer}
+    told = dict.fromkeys(("prompt", "question", "input", "instruction", "system"), ask)
+    sides = {"chosen": answer, "chosen_response": answer, "rejected": "b", "rejected_response": "b"}
+    for convert, kind in [(Squad(), "training_jsonl"), (OpenMathInstruct2(), "training_jsonl"), *kinds]:
+        if not getattr(convert, "sound", False):
+            continue
+        for tried in (row, {**row, **given_, **told}, {**told, **sides}):
+            try:
+                found = convert(tried)
+            except RefusedRowError:
+                continue
+            if not isinstance(found, Rejected):
+                assert all(refused_by(made, kind, ToolWatch()) is None for made in found)
+
+
+def test_some_need_no_check_and_come_through() -> None:
+    assert PairRows(find_format("chatml.intel")).sound and Squad.sound and OpenMathInstruct2.sound
+    assert not PairRows(find_format("user_defined.default")).sound

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemotron.artifacts.checks import check_artifact
+from nemotron.data.preferences.convert import convert_preferences
 from nemotron.data.preferences.formats import find_format, type_names
 from nemotron.data.preferences.pair import Judged, Pair, pair_row
 from nemotron.data.preferences.unpaired import Pairing
+from nemotron.data.rowwise import Split
 from nemotron.data.stream.rows import Rejected
 from nemotron.errors import UsageError
 
@@ -98,6 +100,7 @@ def test_the_documents_judged_row_becomes_the_answer_and_comes_back(key: tuple[s
 
 def test_every_type_has_a_sample() -> None:
     bare = {"chatml", "llama3", "PreferenceDataset", "BinaryPreferenceDataset"}
+    bare |= {"HelpSteer3", "Tulu3Preference"}  # of another document: see below
     for method in ("dpo", "orpo", "kto"):
         sampled = {name for m, name in {**PAIRED, **JUDGED} if m == method}
         assert sampled == set(type_names(method)) - bare
@@ -273,7 +276,96 @@ def test_what_a_type_can_hold_survives_the_way_there_and_back(
         if good == bad:
             assert back == Rejected("same_answers", "chosen and rejected are the same")
         else:
-            assert back == (pair,)
+            assert isinstance(back, tuple)
+            scores = (1, 0) if name == "HelpSteer3" else None
+            assert back == (pair._replace(scores=scores),)
+
+
+HELPSTEER: Row = {
+    "domain": "general", "language": "english", "context": [USER], "response1": BAD, "response2": GOOD,
+    "overall_preference": 2, "individual_preference": [{"score": 2, "reasoning": "r", "feedback1": "f"}],
+}  # fmt: skip
+TULU: Row = {"id": "1", "source": "s", "prompt": ASK, **LISTS, "chosen_model": "m", "rejected_model": "n"}
+
+
+def test_the_size_of_a_preference_says_which_response_is_better() -> None:
+    key = ("dpo", "HelpSteer3")
+    assert read(key, HELPSTEER) == PAIR._replace(scores=(2, 0))
+    turned = {**HELPSTEER, "response1": GOOD, "response2": BAD, "overall_preference": -3, "context": ASK}
+    assert read(key, turned) == PAIR._replace(scores=(3, 0))
+    written = find_format("HelpSteer3").write(PAIR._replace(scores=(3, 0)))
+    assert isinstance(written, tuple) and read(key, written[0]) == PAIR._replace(scores=(3, 0))
+    assert read(key, {**HELPSTEER, "overall_preference": 0}).reason == "equal_ranks"
+    assert read(key, {**HELPSTEER, "overall_preference": "2"}).reason == "wrong_type"
+    for field in ("context", "response1", "response2", "overall_preference"):
+        short = {name: value for name, value in HELPSTEER.items() if name != field}
+        assert (read(key, short).reason, read(key, short).what.removeprefix("no ")) == (
+            "missing_field",
+            field,
+        )
+    assert read(key, {**HELPSTEER, "more": 1}) == Rejected("extra_field", "more")
+
+
+def test_conversations_of_tulu_become_pairs_without_what_says_nothing_of_them() -> None:
+    key = ("dpo", "Tulu3Preference")
+    assert read(key, TULU) == PAIR
+    assert read(key, {**TULU, "more": 1}) == Rejected("extra_field", "more")
+    assert read(key, {**TULU, "rejected": [{**USER, "content": "?"}, WORSE]}).reason == "prompts_differ"
+    assert read(key, {"chosen": LISTS["chosen"]}).reason == "missing_field"
+
+
+def as_parquet(path: Path, rows: list[Row]) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "rows"),
+    [
+        ("dpo", "HelpSteer3", [HELPSTEER, {**HELPSTEER, "overall_preference": 0, "language": None}]),
+        ("dpo", "Tulu3Preference", [TULU]),
+        (
+            "kto",
+            "chatml.intel",
+            [{"question": ASK, "completion": a, "label": a == GOOD} for a in (GOOD, BAD)],
+        ),
+    ],
+)
+def test_a_data_set_of_the_hub_becomes_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, name: str, rows: list[Row]
+) -> None:
+    """By the package itself; only where it looks for the name is told to it."""
+    datasets = pytest.importorskip("datasets")
+    from nemotron.steps.data_prep.preference.step import inputs_of
+
+    file = as_parquet(tmp_path / "data" / "train.parquet", rows)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    asked = []
+
+    def hub(path: str, subset: str | None, *, split: str, streaming: bool) -> Any:
+        asked.append((path, subset, split))
+        return datasets.load_dataset(
+            "parquet", data_files={split: str(file)}, split=split, streaming=streaming
+        )
+
+    kind = find_format(name, method)
+    config = dict.fromkeys(("data_path", "raw_path", "hf_dataset", "subset", "split"))
+    config["hf_dataset"] = None if kind.on_hub else "org/name"
+    place = inputs_of(config, kind)
+    out = tmp_path / "pairs.jsonl"
+    report = convert_preferences(place, kind, {"rows": out}, split=Split(), hub=hub)
+    assert (report["rows_in"], report["outputs"]) == (len(rows), {"rows": 1})
+    assert [c["completion"] for c in json.loads(out.read_text())["completions"]] == [[BETTER], [WORSE]]
+    assert not check_artifact(out, "preference_jsonl").findings
+    expected = {
+        "HelpSteer3": ("nvidia/HelpSteer3", "preference", "train"),
+        "Tulu3Preference": ("allenai/llama-3.1-tulu-3-8b-preference-mixture", None, "train"),
+    }
+    assert asked == [expected.get(name, ("org/name", None, "train"))]
 
 
 def test_judged_answers_to_one_prompt_become_pairs_and_the_rest_is_told() -> None:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +133,26 @@ def test_packed_data_that_end_too_early_are_an_error(tmp_path: Path, kind: str, 
 
 
 @pytest.mark.parametrize("kind", ["gzip", "zstd"])
+def test_a_line_of_one_letter_is_counted_and_takes_little_memory(tmp_path: Path, kind: str) -> None:
+    """200 MB in a few kilobytes: what is unpacked at once is bounded too."""
+    path, size = tmp_path / "rows", 200_000_000
+    made = zstandard.ZstdCompressor().compressobj() if kind == "zstd" else zlib.compressobj(1, wbits=31)
+    with path.open("wb") as file:
+        file.write(made.compress(b'{"n": 1}\n"'))
+        for _ in range(200):
+            file.write(made.compress(b"x" * (size // 200)))
+        file.write(made.compress(b'"\n{"n": 3}\n') + made.flush())
+    tracemalloc.start()
+    try:
+        found = lines_of(path)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found == [(1, b'{"n": 1}'), (2, size + 3), (3, b'{"n": 3}')]
+    assert most < 150_000_000
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd"])
 def test_packed_data_with_a_flipped_bit_are_an_error(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "rows"
     made = zstandard.ZstdCompressor(write_checksum=True).compress if kind == "zstd" else gzip.compress
@@ -191,6 +213,7 @@ def test_a_file_that_changes_while_it_is_read_is_a_conflict(tmp_path: Path) -> N
     [
         (b"{", "invalid_json"),
         (b'{"a": NaN}', "invalid_json"),
+        (b'{"a": -1e400}', "invalid_json"),
         (b'{"a": "\\ud800"}', "invalid_json"),
         (b"[" * 100_000, "invalid_json"),
         (b'{"a": "\xe9"}', "not_utf8"),

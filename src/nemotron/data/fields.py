@@ -31,6 +31,9 @@ def refuse(reason: str, what: str) -> NoReturn:
 
 def text(row: Mapping[str, Any], key: str) -> str:
     """The text at `key`, which must be there and not be blank."""
+    value = row.get(key)
+    if type(value) is str and value and not value.isspace():
+        return value
     if key not in row:
         refuse("missing_field", f"no {key}")
     value = row[key]
@@ -70,10 +73,23 @@ def message_list(
         refuse("wrong_type", f"{key} is {_kind(value)}, not a list of messages")
     if not value:
         refuse("no_messages", f"{key} is an empty list")
+    if roles is ROLES and (role_key, content_key) == ("role", "content") and _are_plain(value):
+        return tuple(value)
     return tuple(
         message(item, f"{key}[{index}]", role_key=role_key, content_key=content_key, roles=roles)
         for index, item in enumerate(value)
     )
+
+
+def _are_plain(messages: list[Any]) -> bool:
+    """Whether each message has a known role, a text, and nothing else: as nearly all of every file."""
+    for said in messages:
+        if type(said) is not dict or len(said) != 2:
+            return False
+        role = said.get("role")
+        if type(role) is not str or role not in ROLES or type(said.get("content")) is not str:
+            return False
+    return True
 
 
 def message(
@@ -96,12 +112,12 @@ def message(
         refuse("missing_field", f"no {where}.{content_key}")
     if content_key in value:
         _content(value[content_key], f"{where}.{content_key}", bool(value.get("tool_calls")))
-    said: Message = value
+    found: Message = value
     names = {role_key: "role", content_key: "content"}
-    extra = sorted(key for key in said if names.get(key, key) not in _MESSAGE_KEYS)
+    extra = sorted(key for key in found if names.get(key, key) not in _MESSAGE_KEYS)
     if extra:
         refuse("extra_field", ", ".join(f"{where}.{name}"[:80] for name in extra[:5]))
-    return {**{names.get(key, key): item for key, item in said.items()}, "role": roles[role]}
+    return {**{names.get(key, key): item for key, item in found.items()}, "role": roles[role]}
 
 
 def _content(value: object, where: str, called: bool) -> None:

@@ -76,7 +76,10 @@ def add_message(items: list[Item], message: dict[str, Any], where: str, generate
         return content
     role = message["role"]
     if role == "tool":
-        items.append(ToolResult(message.get("tool_call_id"), content, generated, message))
+        call_id = message.get("tool_call_id")
+        if type(call_id) is not str and call_id is not None:
+            return Rejected("malformed_call", f"{where}.tool_call_id is neither a string nor null")
+        items.append(ToolResult(call_id, content, generated, message))
         return None
     for key in REASONING_KEYS:
         thought = message.get(key)
@@ -104,7 +107,10 @@ def _call(call: Any, where: str, generated: bool) -> ToolCall | Rejected:
     arguments = function.get("arguments", "{}")
     if type(arguments) not in (str, dict):
         return Rejected("malformed_call", f"{where}: the arguments are neither a string nor an object")
-    return ToolCall(function["name"], arguments, call.get("id"), generated, call)
+    call_id = call.get("id")
+    if type(call_id) is not str and call_id is not None:
+        return Rejected("malformed_call", f"{where}.id is neither a string nor null")
+    return ToolCall(function["name"], arguments, call_id, generated, call)
 
 
 def chat_content(content: Content) -> str | list[JsonObject]:

@@ -13,12 +13,15 @@ from nemotron.artifacts.checks.tools import ToolWatch
 from nemotron.errors import CheckFailed
 
 from .fields import RefusedRowError
+from .sound import sound_test
 from .stream.blocks import Block, blocks_of
-from .stream.jsontext import codec, exact_loads
+from .stream.digits import holds_huge, may_hold_huge
+from .stream.held import Held, Span, extend
+from .stream.jsontext import TooDeepError, codec, exact_loads
 from .stream.keys import KeyCounts, key_of, share_of
 from .stream.outputs import Outputs
 from .stream.parallel import map_blocks
-from .stream.rows import Rejected, parse_row
+from .stream.rows import TOO_DEEP, Rejected, parse_row
 from .stream.sources import find_sources
 from .stream.tally import Tally
 
@@ -32,37 +35,40 @@ class Noted(NamedTuple):
     note: str
 
 
-# What one row becomes; it raises `RefusedRowError` or returns `Rejected` where it becomes nothing.
+# What one row becomes; it raises `RefusedRowError` or returns `Rejected` where it becomes nothing. With an
+# attribute `sound` that is true, what it becomes has by its making no error that the check of its type knows,
+# and is not looked at again.
 Convert: TypeAlias = Callable[[Row], Iterable[Row | Noted] | Rejected]
 
 _DUPLICATE = Rejected("duplicate", "the same as an earlier row")
-# An integer of so many digits may not fit 64 bits, and the fast reader would make a float of it. To look for
-# them among marks is five times as fast as a regular expression.
-_MARKS = bytes(48 if 48 <= byte < 58 else 120 for byte in range(256))
-_HUGE = b"0" * 19
+# Under which name a result holds its rows.
+ROWS = "rows"
 
 
 class Written(NamedTuple):
-    """A row of an output. key: of what it asks; whole: of all of it, 0 where nobody asks."""
+    """A row of an output. begin, end: where it stands, line end included, among the rows of its block. key:
+    of what it asks; whole: of all of it, 0 where nobody asks.
+    """
 
     line: int
-    data: bytes
+    begin: int
+    end: int
     key: int
     whole: int
 
 
 @dataclass
-class Done:
-    """What became of a block.
+class Done(Held):
+    """What became of a block; `ROWS` holds the rows, each with its line end.
 
-    rows_in: its lines, blank ones and what is no row included. joined: number and bytes of the rows, in
-    place of `written` where nobody looks at each.
+    rows_in: its lines, blank ones and what is no row included. count: of the rows that are held. written:
+    each of them, where somebody looks at each.
     """
 
     file: str
     rows_in: int = 0
+    count: int = 0
     written: list[Written] = field(default_factory=list)
-    joined: tuple[int, bytes] = (0, b"")
     tally: Tally = field(default_factory=Tally)
 
 
@@ -84,39 +90,68 @@ class RowWork:
     fatal: frozenset[str] = frozenset()
 
     def __call__(self, block: Block) -> Done:
-        done, watch = Done(block.source.name), ToolWatch()
-        for line, row in rows_of(block, done):
-            self.take(row, line, done, watch)
-        if not (self.keyed or self.dedupe):
-            done.joined = len(done.written), b"".join([row.data + b"\n" for row in done.written])
-            done.written = []
-        return done
+        maker = RowMaker(self, block.source.name)
+        for line, row in rows_of(block, maker.done):
+            maker.take(row, line)
+        return maker.end()
 
-    def take(self, row: Row, line: int, done: Done, watch: ToolWatch) -> None:
-        """Add what a row becomes. watch: one for many rows, which often have the same tools."""
-        dumps = codec()[1]
-        for result in self._converted(row, watch):
-            if isinstance(result, Rejected):
-                done.tally.leave_out(result, done.file, line)
-                continue
-            if isinstance(result, Noted):
-                done.tally.notes[result.note] += 1
-                result = result.row
-            data = dumps(result)
-            key = key_of(dumps(self.asked(result))) if self.keyed else 0
-            done.written.append(Written(line, data, key, key_of(data) if self.dedupe else 0))
 
-    def _converted(self, row: Row, watch: ToolWatch) -> Iterator[Row | Noted | Rejected]:
+class RowMaker:
+    """Takes the rows of one block, one after the other."""
+
+    def __init__(self, work: RowWork, file: str) -> None:
+        self.done = Done(file)
+        self._work = work
+        self._rows: list[bytes] = []
+        self._end = 0
+        self._each = work.keyed or work.dedupe
+        # Many rows often have the same tools. What rows say of each other is a warning, and not asked here.
+        self._watch = ToolWatch(compare=False)
+        self._checked = work.type is not None and not getattr(work.convert, "sound", False)
+        self._is_sound = sound_test(work.type)
+        self._convert = work.convert
+        self._dumps = codec()[1]
+
+    def take(self, row: Row, line: int) -> None:
+        """Add what a row becomes."""
         try:
-            results = self.convert(row)
-            if isinstance(results, Rejected):
-                yield results
-                return
+            results = self._convert(row)
+            if type(results) is Rejected:
+                return self._leave_out(results, line)
             for result in results:
-                row = result.row if isinstance(result, Noted) else result
-                yield (refused_by(row, self.type, watch, self.fatal) if self.type else None) or result
+                self._add(result, line)  # type: ignore[arg-type]
         except RefusedRowError as refused:
-            yield refused.rejected
+            self._leave_out(refused.rejected, line)
+        except (TooDeepError, RecursionError):
+            self._leave_out(TOO_DEEP, line)
+
+    def _add(self, result: Row | Noted, line: int) -> None:
+        work = self._work
+        row = result.row if type(result) is Noted else result
+        if self._checked and not self._is_sound(row):  # type: ignore[arg-type]
+            assert work.type is not None
+            refused = refused_by(row, work.type, self._watch, work.fatal)  # type: ignore[arg-type]
+            if refused is not None:
+                return self._leave_out(refused, line)
+        data = self._dumps(row)
+        key = key_of(self._dumps(work.asked(row))) if work.keyed else 0  # type: ignore[arg-type]
+        if type(result) is Noted:
+            self.done.tally.notes[result.note] += 1
+        self._rows.append(data)
+        if self._each:
+            begin, self._end = self._end, self._end + len(data) + 1
+            whole = key_of(data) if work.dedupe else 0
+            self.done.written.append(Written(line, begin, self._end, key, whole))
+
+    def _leave_out(self, why: Rejected, line: int) -> None:
+        self.done.tally.leave_out(why, self.done.file, line)
+
+    def end(self) -> Done:
+        """What became of all of them."""
+        self._rows.append(b"")  # for the last line end
+        self.done.count = len(self._rows) - 1
+        self.done.held[ROWS] = b"\n".join(self._rows)
+        return self.done
 
 
 def rows_of(block: Block, done: Done) -> Iterator[tuple[int, Row]]:
@@ -127,16 +162,19 @@ def rows_of(block: Block, done: Done) -> Iterator[tuple[int, Row]]:
         what = f"a line of {block.too_long:,} bytes, not read"
         tally.leave_out(Rejected("line_too_long", what), name, block.first_line)
         done.rows_in += 1
-    for number, line in enumerate(block.lines(), start=block.first_line):
-        done.rows_in += 1
-        if not line.strip():
-            tally.leave_out(Rejected("blank_line", "a blank line"), name, number)
-            continue
-        row = parse_row(line, exact_loads if _HUGE in line.translate(_MARKS) else loads)
-        if isinstance(row, Rejected):
-            tally.leave_out(row, name, number)
-        else:
+    data = block.read()
+    huge = may_hold_huge(data)
+    number = block.first_line - 1
+    for number, line in enumerate(block.lines(data), start=block.first_line):
+        row = parse_row(line, exact_loads if huge and holds_huge(line) else loads)
+        if type(row) is dict:
             yield number, row
+        elif not line.strip():
+            tally.leave_out(Rejected("blank_line", "a blank line"), name, number)
+        else:
+            assert isinstance(row, Rejected)
+            tally.leave_out(row, name, number)
+    done.rows_in += number - block.first_line + 1
 
 
 def refused_by(
@@ -192,9 +230,9 @@ def convert_files(
 ) -> dict[str, Any]:
     """Convert the rows of files, and return the report.
 
-    inputs, validation: see `find_sources`. places: of `rows`, and of `validation` where `split` has a share
-    or there are inputs for it. They appear together when all is done, and not at all when no row is left
-    (`CheckFailed`).
+    inputs, validation: see `find_sources`. workers: see `map_blocks`. places: of `rows`, and of `validation`
+    where `split` has a share or there are inputs for it. They appear together when all is done, and not at
+    all when no row is left (`CheckFailed`).
     """
     sources = find_sources(inputs)
     apart = find_sources(validation) if validation else ()
@@ -211,29 +249,38 @@ def write_rows(
     split: Split,
     names: Sequence[str],
 ) -> dict[str, Any]:
-    """Write what was converted, as `convert_files`, which see. names: of the inputs."""
+    """Write what was converted, as `convert_files`, which see. names: of the inputs.
+
+    rows, validation: of `map_blocks` or `written_here`.
+    """
     tally, counts, rows_in = Tally(), dict.fromkeys(places, 0), 0
     with Outputs(places) as outputs:
         for done, apart in chain(zip(rows, repeat(False)), zip(validation, repeat(True))):
+            if done.count and not done.written:
+                name = "validation" if apart else split.output
+                outputs.take(name, done, ROWS)
+                counts[name] += done.count
+            for name, kept in _chosen(done, split, apart, counts).items():
+                outputs.take(name, done, ROWS, kept)
             tally.add(done.tally)
             rows_in += done.rows_in
-            count, data = done.joined
-            if count:
-                name = "validation" if apart else split.output
-                outputs.write(name, data)
-                counts[name] += count
-                tally.kept += count
-            for row in done.written:
-                found = split.output_of(row, apart)
-                if isinstance(found, Rejected):
-                    tally.leave_out(found, done.file, row.line)
-                    continue
-                outputs.write(found, row.data + b"\n")
-                counts[found] += 1
-                tally.kept += 1
+        tally.kept = sum(counts.values())
         refuse_nothing(tally, names)
         outputs.publish()
     return report_of(tally, rows_in, counts, names)
+
+
+def _chosen(done: Done, split: Split, apart: bool, counts: dict[str, int]) -> dict[str, list[Span]]:
+    """Which of the rows that somebody looks at go where; they are counted."""
+    spans: dict[str, list[Span]] = {}
+    for row in done.written:
+        found = split.output_of(row, apart)
+        if isinstance(found, Rejected):
+            done.tally.leave_out(found, done.file, row.line)
+        else:
+            extend(spans.setdefault(found, []), row.begin, row.end)
+            counts[found] += 1
+    return spans
 
 
 def refuse_nothing(tally: Tally, names: Sequence[str]) -> None:

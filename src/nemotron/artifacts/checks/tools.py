@@ -54,8 +54,10 @@ class ToolWatch:
     the keys of the others. line: that of the row, set by whoever reads the file.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, compare: bool = True) -> None:
+        """compare: tell where rows disagree; else each is looked at by itself."""
         self.line = 0
+        self._compare = compare
         self._style: _First | None = None
         self._schemas: dict[str, _First] = {}
         self._kinds: dict[str, _First] = {}
@@ -76,7 +78,7 @@ class ToolWatch:
             yield wrong_type(where, "a list of tool definitions", tools)
             return
         for call in calls:
-            if isinstance(call.name, str) and call.name not in declared:
+            if self._compare and isinstance(call.name, str) and call.name not in declared:
                 self._count_undeclared(call, declared)
             yield from self._arguments(call, severity)
 
@@ -137,6 +139,8 @@ class ToolWatch:
             if tool.get("type", "function") == "function":
                 yield missing(".function.name" if nested else ".name")
             return
+        if not self._compare:
+            return
         style = "nested under function" if nested else "flat"
         if self._style is None:
             self._style = _First(style, self.line)
@@ -163,6 +167,8 @@ class ToolWatch:
             problem = _unreadable(arguments, here)
             if problem:
                 yield problem._replace(severity=severity)
+        if not self._compare:
+            return
         path = f"arguments of {call.name:.60}" if isinstance(call.name, str) else "arguments"
         first = self._kinds.get(path)
         if type(arguments) is str and first is not None and first.value == "a string":

@@ -5,32 +5,22 @@ A class of the user's with these two attributes can stand wherever one of these 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, overload
 
-from nemotron.artifacts.checks.tools import ToolWatch
-from nemotron.data.rowwise import Convert, Done, Row, RowWork
+from nemotron.data.hub import Hub, Place, hub_rows, is_hub_name
+from nemotron.data.rowwise import ROWS, Convert, Done, Row, RowWork
 from nemotron.data.stream.blocks import blocks_of
-from nemotron.data.stream.jsontext import codec, exact_dumps
+from nemotron.data.stream.jsontext import codec
 from nemotron.data.stream.keys import share_of
-from nemotron.data.stream.rows import Rejected
 from nemotron.data.stream.sources import find_sources
 from nemotron.data.stream.tally import Tally
-from nemotron.errors import SchedulerError, UsageError
+from nemotron.errors import UsageError
 
 from .formats import GeneralConversation, OpenAIFormat, OpenAssistant, OpenMathInstruct2, Response, Squad
 
-# `datasets.load_dataset`, or what takes the same: (name, subset, split=split, streaming=True).
-Hub = Callable[..., Iterable[Mapping[str, Any]]]
-
 TYPE = "training_jsonl"
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_FILE = re.compile(r"\.(jsonl|json|gz|zst|parquet)$")
-_CHUNK = 500
 _TREES = (
     "https://huggingface.co/datasets/OpenAssistant/oasst1/resolve/main/2023-04-12_oasst_all.trees.jsonl.gz"
 )
@@ -62,9 +52,10 @@ class Rows(Sequence[Row]):
         loads, tally = codec()[0], Tally()
         for done in self._read():
             tally.add(done.tally)
+            rows = done.held[ROWS]
             for written in done.written:
                 tally.kept += 1
-                yield loads(written.data)
+                yield loads(rows[written.begin : written.end])
         self.tally = tally
 
     def __len__(self) -> int:
@@ -96,20 +87,6 @@ def asked(row: Row) -> Any:
             break
         before.append(said)
     return before
-
-
-def is_hub_name(path: str) -> bool:
-    """Whether a path is the name of a data set on the hub: ORG/NAME, and no such file."""
-    return bool(_HUB_NAME.fullmatch(path)) and not _FILE.search(path) and not Path(path).exists()
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where rows are: a file, or a data set on the hub with its subset and split."""
-
-    path: str
-    subset: str | None = None
-    split: str | None = None
 
 
 class ChatDataset:
@@ -152,54 +129,19 @@ class ChatDataset:
         """Whether all rows are in files."""
         return not any(is_hub_name(place.path) for place in (self.train, self.validation) if place)
 
-    def done(self, place: Place) -> Iterator[Done]:
+    def done(self, place: Place, work: RowWork | None = None) -> Iterator[Done]:
         """The rows at a place, converted here and now. Errors: those of `find_sources`, and of the hub."""
+        work = work or self.work
         if is_hub_name(place.path):
-            yield from hub_rows(place, self.work, self._hub)
+            yield from hub_rows(place, work, self._hub)
         else:
-            yield from map(self.work, blocks_of(find_sources(place.path)))
+            yield from map(work, blocks_of(find_sources(place.path)))
 
     def _side(self, place: Place, drawn: bool) -> Iterator[Done]:
         split = self.share if self.validation is None else 0.0
         for done in self.done(place):
             written = [w for w in done.written if (share_of(w.key, self.seed) < split) is drawn]
-            yield Done(done.file, done.rows_in, written, tally=done.tally)
-
-
-def hub_rows(place: Place, work: RowWork, hub: Hub | None) -> Iterator[Done]:
-    """The converted rows of a data set on the hub, which `hub` loads. Raises `UsageError` without it."""
-    if hub is None:
-        what = f"{place.path} is no file here, and to fetch it from the hub takes the package datasets"
-        raise UsageError(what, next="pip install datasets, or name a file")
-    line = 0
-    watch = ToolWatch()
-    for chunk in _chunks(place, hub):
-        done = Done(place.path)
-        for row in chunk:
-            line += 1
-            take_object(row, line, work, done, watch)
-        yield done
-
-
-def _chunks(place: Place, hub: Hub) -> Iterator[list[Mapping[str, Any]]]:
-    try:
-        rows = iter(hub(place.path, place.subset, split=place.split, streaming=True))
-        while chunk := list(islice(rows, _CHUNK)):
-            yield chunk
-    except (OSError, ValueError, KeyError) as exc:
-        what = f"{place.path} cannot be loaded from the hub: {exc}"
-        raise SchedulerError(what, next="mend the name or the network, or name a file") from exc
-
-
-def take_object(row: Mapping[str, Any], line: int, work: RowWork, done: Done, watch: ToolWatch) -> None:
-    """Add what a row becomes that comes from Python and not from JSON: it may hold dates or bytes."""
-    done.rows_in += 1
-    try:
-        exact_dumps(row)
-    except (TypeError, ValueError) as exc:
-        done.tally.leave_out(Rejected("not_json", str(exc)[:100]), done.file, line)
-    else:
-        work.take(dict(row), line, done, watch)
+            yield replace(done, written=written)
 
 
 def _task_name(path: str) -> str:

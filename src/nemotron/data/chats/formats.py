@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from nemotron.data.fields import Message, optional_text, refuse, text
 
@@ -20,6 +20,8 @@ Row = dict[str, Any]
 @dataclass(frozen=True)
 class Squad:
     """`context` as system text, `question`, and the first of `answers.text`."""
+
+    sound: ClassVar[bool] = True
 
     def __call__(self, row: Row) -> tuple[Row, ...]:
         answers = row.get("answers")
@@ -35,6 +37,8 @@ class Squad:
 @dataclass(frozen=True)
 class OpenMathInstruct2:
     """`problem` and what stands at `output_key`: the bare answer, or `generated_solution`."""
+
+    sound: ClassVar[bool] = True
 
     output_key: str = "expected_answer"
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from nemotron.artifacts.checks.tools import ToolWatch
-from nemotron.data.rowwise import Done, RowWork, Split, convert_files, write_rows
+from nemotron.data.hub import CHUNK, Hub, objects_done
+from nemotron.data.rowwise import RowWork, Split, convert_files, write_rows
+from nemotron.data.stream.parallel import written_here
 from nemotron.errors import UsageError, nearest
 
 from .datasets import (
     TYPE,
     ChatDataset,
     GeneralConversationsJsonlDataset,
-    Hub,
     OasstDataset,
     OpenAIFormatDataset,
     OpenMathInstruct2Dataset,
@@ -23,7 +24,6 @@ from .datasets import (
     SquadDataset,
     Tulu3SftMixtureDataset,
     asked,
-    take_object,
 )
 
 _CLASSES: Mapping[str, type[Any]] = MappingProxyType(
@@ -121,8 +121,9 @@ def write_chats(
         path = dataset.train.path
         return convert_files(path, work, places, split=split, validation=validation, workers=workers)
     names = [place.path for place in (dataset.train, held_out) if place]
-    apart = dataset.done(held_out) if held_out else ()
-    return write_rows(dataset.done(dataset.train), apart, places, split, names)
+    train = written_here(dataset.done(dataset.train, work))
+    apart = written_here(dataset.done(held_out, work)) if held_out else ()
+    return write_rows(train, apart, places, split, names)
 
 
 def _write_of_user(dataset: Any, places: Mapping[str, Path], dedupe: bool) -> dict[str, Any]:
@@ -130,8 +131,9 @@ def _write_of_user(dataset: Any, places: Mapping[str, Path], dedupe: bool) -> di
     splits: Mapping[str, Any] = dataset.formatted_ds
     name = str(getattr(dataset.task_spec, "task_name", None) or type(dataset).__name__)
     held_out = splits.get("validation") if "validation" in places else None
-    train = _taken(splits["train"], work, name)
-    validation = () if held_out is None else _taken(held_out, work, f"{name} (validation)")
+    train = written_here(objects_done(_chunks(splits["train"]), work, name))
+    apart = _chunks(held_out) if held_out is not None else ()
+    validation = written_here(objects_done(apart, work, f"{name} (validation)"))
     return write_rows(train, validation, places, Split(dedupe=dedupe), [name])
 
 
@@ -139,9 +141,7 @@ def _as_is(row: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     return (row,)
 
 
-def _taken(rows: Iterable[Any], work: RowWork, name: str) -> Iterator[Done]:
-    watch = ToolWatch()
-    for number, row in enumerate(rows, start=1):
-        done = Done(name)
-        take_object(row, number, work, done, watch)
-        yield done
+def _chunks(rows: Iterable[Any]) -> Iterator[list[Any]]:
+    rest = iter(rows)
+    while chunk := list(islice(rest, CHUNK)):
+        yield chunk

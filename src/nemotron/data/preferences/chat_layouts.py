@@ -9,7 +9,7 @@ from typing import Any
 from nemotron.data.fields import ROLES, message, message_list, optional_text, refuse, text
 
 from .pair import Judged, Message, Pair, Row, no_extra, pair_row, read_ranked
-from .text_layouts import label_of, no_tools
+from .text_layouts import label_of, no_tools, one_text, said
 
 
 @dataclass(frozen=True)
@@ -17,20 +17,22 @@ class Conversations:
     """Two whole conversations, the same but for the last message of each.
 
     alternating: user and assistant have to take turns; `system` and `prompt` may stand beside the lists,
-    and `prompt` is the question where the lists have one.
+    and `prompt` is the question where the lists have one. left_away: columns that say nothing of the pair.
     """
 
     alternating: bool = False
+    left_away: tuple[str, ...] = ()
 
     def read(self, row: Row, extra: bool) -> tuple[Pair, ...]:
         beside = ("system", "prompt") if self.alternating else ()
-        no_extra(row, frozenset(("chosen", "rejected", *beside)), extra)
+        no_extra(row, frozenset(("chosen", "rejected", *beside, *self.left_away)), extra)
         chosen, rejected = message_list(row, "chosen"), message_list(row, "rejected")
         if self.alternating:
             chosen, rejected = self._with_beside(row, chosen), self._with_beside(row, rejected)
-        if chosen[:-1] != rejected[:-1]:
+        context = chosen[:-1]
+        if context != rejected[:-1]:
             refuse("prompts_differ", "chosen and rejected differ before their last message")
-        return (Pair(chosen[:-1], chosen[-1:], rejected[-1:]),)
+        return (Pair(context, chosen[-1:], rejected[-1:]),)
 
     @staticmethod
     def _with_beside(row: Row, messages: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -185,6 +187,40 @@ class Binary:
         if all(len(part) == 1 and _is_text(part[0]) for _, part in parts):
             return ({key: part[0]["content"] for key, part in parts},)
         return ({key: list(part) for key, part in parts},)
+
+
+_JUDGED_COLUMNS = frozenset(
+    ("context", "response1", "response2", "overall_preference", "individual_preference", "domain", "language")
+)
+
+
+@dataclass(frozen=True)
+class TwoResponses:
+    """HelpSteer3: `context`, two texts, and `overall_preference`: below 0 the first is better, above 0 the
+    second. Its size becomes the score of the better one."""
+
+    def read(self, row: Row, extra: bool) -> tuple[Pair, ...]:
+        no_extra(row, _JUDGED_COLUMNS, extra)
+        if isinstance(row.get("context"), str):
+            context: tuple[Message, ...] = ({"role": "user", "content": text(row, "context")},)
+        else:
+            context = message_list(row, "context")
+        first, second = said(text(row, "response1")), said(text(row, "response2"))
+        found = row.get("overall_preference")
+        if isinstance(found, bool) or not isinstance(found, int | float):
+            refuse("wrong_type" if "overall_preference" in row else "missing_field", "overall_preference")
+        if found == 0:
+            refuse("equal_ranks", "overall_preference is 0: neither response is better")
+        better, worse = (first, second) if found < 0 else (second, first)
+        return (Pair(context, better, worse, scores=(abs(found), 0)),)
+
+    def write(self, pair: Pair) -> tuple[Row, ...]:
+        no_tools(pair)
+        texts = [one_text(answer) for answer in (pair.chosen, pair.rejected)]
+        better, worse = pair.scores or (1, 0)
+        found = worse - better if isinstance(better, int | float) and isinstance(worse, int | float) else -1
+        answers = {"response1": texts[0], "response2": texts[1]}
+        return ({"context": list(pair.context), **answers, "overall_preference": found if found < 0 else -1},)
 
 
 def _is_text(said: Message) -> bool:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from nemotron.artifacts.checks.tools import ToolWatch
-from nemotron.data.rowwise import Done, RowWork, Split, convert_files, rows_of, write_rows
+from nemotron.data.hub import CHUNK, Hub, Place, hub_chunks, hub_rows, json_object
+from nemotron.data.rowwise import Done, RowMaker, RowWork, Split, convert_files, rows_of, write_rows
 from nemotron.data.stream.blocks import Block, blocks_of
-from nemotron.data.stream.parallel import map_blocks
+from nemotron.data.stream.parallel import map_blocks, written_here
 from nemotron.data.stream.rows import Rejected
 from nemotron.data.stream.sources import find_sources
 
@@ -27,11 +29,16 @@ class PairRows:
 
     format: Format
 
+    @property
+    def sound(self) -> bool:
+        """Whether they need no check."""
+        return self.format.sound
+
     def __call__(self, row: Row) -> tuple[Row, ...] | Rejected:
         found = self.format.read(row)
         if isinstance(found, Rejected):
             return found
-        return tuple(pair_row(item) for item in found if isinstance(item, Pair))
+        return tuple([pair_row(item) for item in found if type(item) is Pair])
 
 
 @dataclass(frozen=True)
@@ -61,37 +68,63 @@ class _JudgedWork:
     def __call__(self, block: Block) -> _JudgedDone:
         done = _JudgedDone(block.source.name)
         for line, row in rows_of(block, done):
-            found = self.format.read(row)
-            if isinstance(found, Rejected):
-                done.tally.leave_out(found, done.file, line)
-            else:
-                done.judged += [(line, item) for item in found if isinstance(item, Judged)]
+            self.take(row, line, done)
         return done
+
+    def objects(self, place: Place, hub: Hub | None) -> Iterator[_JudgedDone]:
+        """The same of a data set on the hub."""
+        line = 0
+        for chunk in hub_chunks(place, hub):
+            done = _JudgedDone(place.path, len(chunk))
+            for given in chunk:
+                line += 1
+                row = json_object(given, done.tally, done.file, line)
+                if row is not None:
+                    self.take(row, line, done)
+            yield done
+
+    def take(self, row: Row, line: int, done: _JudgedDone) -> None:
+        """Add what a row becomes."""
+        found = self.format.read(row)
+        if isinstance(found, Rejected):
+            done.tally.leave_out(found, done.file, line)
+        else:
+            done.judged += [(line, item) for item in found if isinstance(item, Judged)]
 
 
 def convert_preferences(
-    inputs: str | Sequence[str],
+    inputs: str | Sequence[str] | Place,
     format: Format,
     places: Mapping[str, Path],
     *,
     split: Split,
     assume_label: bool | None = None,
     workers: int | None = None,
+    hub: Hub | None = None,
 ) -> dict[str, Any]:
-    """Write the rows of files as `preference_jsonl`, and return the report: see `rowwise.convert_files`.
+    """Write rows as `preference_jsonl`, and return the report: see `rowwise.convert_files`.
 
-    Of a type whose rows have one answer each, two answers to one prompt become a pair, one wanted and one
-    not. assume_label: what an answer without a label counts as; None leaves it out.
+    inputs: files, or a place on the hub, which `hub` loads. Of a type whose rows have one answer each, two
+    answers to one prompt become a pair, one wanted and one not. assume_label: what an answer without a label
+    counts as; None leaves it out.
     """
     keyed = split.share > 0
     work = RowWork(PairRows(format), TYPE, asked, keyed=keyed, dedupe=split.dedupe)
-    if format.paired:
+    judged = _JudgedWork(format)
+    if isinstance(inputs, Place):
+        names = [inputs.path]
+        if format.paired:
+            return write_rows(written_here(hub_rows(inputs, work, hub)), (), places, split, names)
+        blocks = judged.objects(inputs, hub)
+    elif format.paired:
         return convert_files(inputs, work, places, split=split, workers=workers)
-    sources = find_sources(inputs)
-    blocks = map_blocks(_JudgedWork(format), blocks_of(sources), workers=workers)
+    else:
+        sources = find_sources(inputs)
+        names = [source.name for source in sources]
+        blocks = map_blocks(judged, blocks_of(sources), workers=workers)
     with Pairing(assume_label) as pairing:
         pairs = _paired(blocks, pairing, RowWork(_as_is, TYPE, asked, keyed=keyed, dedupe=split.dedupe))
-        return write_rows(pairs, (), places, split, [source.name for source in sources])
+        return write_rows(written_here(pairs), (), places, split, names)
 
 
 def export_preferences(
@@ -118,11 +151,12 @@ def _paired(blocks: Iterator[_JudgedDone], pairing: Pairing, work: RowWork) -> I
             if refused:
                 block.tally.leave_out(refused, block.file, line)
         yield Done(block.file, block.rows_in, tally=block.tally)
-    watch = ToolWatch()
-    for file, line, item in pairing.pairs():
-        done = Done(file)
-        if isinstance(item, Rejected):
-            done.tally.leave_out(item, file, line)
-        else:
-            work.take(pair_row(item), line, done, watch)
-        yield done
+    for file, found in groupby(pairing.pairs(), key=itemgetter(0)):
+        while some := list(islice(found, CHUNK)):
+            maker = RowMaker(work, file)
+            for _, line, item in some:
+                if isinstance(item, Rejected):
+                    maker.done.tally.leave_out(item, file, line)
+                else:
+                    maker.take(pair_row(item), line)
+            yield maker.end()

@@ -8,11 +8,19 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from nemotron.data.fields import RefusedRowError
+from nemotron.data.hub import Place
 from nemotron.data.stream.rows import Rejected
 from nemotron.errors import UsageError, nearest
 
-from .chat_layouts import Binary, Conversations, JudgedConversation, MessagesAndAnswers, Ranked
-from .pair import Judged, Pair, Row, checked, checked_judged
+from .chat_layouts import (
+    Binary,
+    Conversations,
+    JudgedConversation,
+    MessagesAndAnswers,
+    Ranked,
+    TwoResponses,
+)
+from .pair import Judged, Pair, Row, check, differ
 from .text_layouts import PromptAndLists, RankedAnswers, TextJudged, TextPair, UserDefined, UserJudged
 
 METHODS = ("dpo", "ipo", "simpo", "orpo", "kto")
@@ -52,7 +60,23 @@ _JUDGED: Mapping[str, Layout] = MappingProxyType(
 )
 _TEMPLATES = ("chatml", "llama3")
 _OWN: Mapping[str, Layout] = MappingProxyType(
-    {"PreferenceDataset": Ranked(), "BinaryPreferenceDataset": Binary()}
+    {
+        "PreferenceDataset": Ranked(),
+        "BinaryPreferenceDataset": Binary(),
+        "HelpSteer3": TwoResponses(),
+        "Tulu3Preference": Conversations(
+            left_away=(
+                "id", "source", "prompt", "chosen_model", "rejected_model", "chosen_rating", "rejected_rating"
+            )
+        ),
+    }
+)  # fmt: skip
+# Where the hub has the data sets that are types of their own.
+_ON_HUB: Mapping[str, Place] = MappingProxyType(
+    {
+        "HelpSteer3": Place("nvidia/HelpSteer3", "preference", "train"),
+        "Tulu3Preference": Place("allenai/llama-3.1-tulu-3-8b-preference-mixture", None, "train"),
+    }
 )
 
 _PAIRED: Mapping[str, Layout] = MappingProxyType(
@@ -118,11 +142,26 @@ class Format:
     layout: Layout
     extra: bool = False
 
+    @property
+    def sound(self) -> bool:
+        """Whether pairs of this type are by their making what a trainer can take, if the answers differ."""
+        return getattr(self.layout, "sound", False)
+
+    @property
+    def on_hub(self) -> Place | None:
+        """Where the hub has the data set of this type; None for types that many have."""
+        return _ON_HUB.get(self.name)
+
     def read(self, row: Row) -> tuple[Pair | Judged, ...] | Rejected:
         """What a row says: one pair or several, or one judged answer; or why it is left out."""
         try:
             found = self.layout.read(row, self.extra)
-            return tuple(checked(item) if isinstance(item, Pair) else checked_judged(item) for item in found)
+            for item in found:
+                if self.sound and type(item) is Pair:
+                    differ(item)
+                else:
+                    check(item)
+            return found
         except RefusedRowError as refused:
             return refused.rejected
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from nemotron.data.fields import message_list, refuse
 
@@ -14,9 +13,8 @@ _KEYS = frozenset(("context", "completions", "tools"))
 _COMPLETION_KEYS = frozenset(("rank", "completion", "score"))
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two answers to one context.
+class Pair(NamedTuple):
+    """Two answers to one context. A named tuple, as there are millions.
 
     context: messages, the last of them not the assistant's. chosen, rejected: messages, the last of them
     the assistant's. tools: the definitions the row has, None without. scores: of chosen and rejected, None
@@ -30,8 +28,7 @@ class Pair:
     scores: tuple[Any, Any] | None = None
 
 
-@dataclass(frozen=True)
-class Judged:
+class Judged(NamedTuple):
     """One answer and whether it is wanted. good: None where the row does not say."""
 
     context: tuple[Message, ...]
@@ -41,14 +38,14 @@ class Judged:
 
 def pair_row(pair: Pair) -> Row:
     """The pair as a row of `preference_jsonl`: `context` and two ranked `completions`."""
-    completions = []
-    for rank, answer in enumerate((pair.chosen, pair.rejected)):
-        completion: Row = {"rank": rank}
-        if pair.scores is not None:
-            completion["score"] = pair.scores[rank]
-        completions.append({**completion, "completion": list(answer)})
-    row: Row = {"context": list(pair.context), "completions": completions}
-    return row if pair.tools is None else {**row, "tools": pair.tools}
+    context, chosen, rejected, tools, scores = pair
+    best: Row = {"rank": 0, "completion": list(chosen)}
+    worst: Row = {"rank": 1, "completion": list(rejected)}
+    if scores is not None:
+        best = {"rank": 0, "score": scores[0], "completion": best["completion"]}
+        worst = {"rank": 1, "score": scores[1], "completion": worst["completion"]}
+    row: Row = {"context": list(context), "completions": [best, worst]}
+    return row if tools is None else {**row, "tools": tools}
 
 
 def read_ranked(row: Row, *, extra: bool = False) -> Pair:
@@ -81,27 +78,29 @@ def read_ranked(row: Row, *, extra: bool = False) -> Pair:
 
 def no_extra(row: Row, known: frozenset[str], allowed: bool, where: str = "") -> None:
     """Raise `RefusedRowError` when the row has keys that are not `known`, unless that is allowed."""
+    if allowed or row.keys() <= known:
+        return
     extra = sorted(row.keys() - known)
-    if extra and not allowed:
+    if extra:
         names = ", ".join(f"{where}{name}"[:80] for name in extra[:5])
         refuse("extra_field", names)
 
 
-def checked(pair: Pair) -> Pair:
-    """The pair, or `RefusedRowError` where a trainer could not take it."""
-    _asked(pair.context)
-    for name, answer in (("chosen", pair.chosen), ("rejected", pair.rejected)):
-        _answered(answer, name)
+def check(said: Pair | Judged) -> None:
+    """Raise `RefusedRowError` where a trainer could not take a pair or a judged answer."""
+    _asked(said.context)
+    if isinstance(said, Judged):
+        _answered(said.completion, "completion")
+        return
+    _answered(said.chosen, "chosen")
+    _answered(said.rejected, "rejected")
+    differ(said)
+
+
+def differ(pair: Pair) -> None:
+    """Raise `RefusedRowError` where the two answers of a pair are the same."""
     if pair.chosen == pair.rejected:
         refuse("same_answers", "chosen and rejected are the same")
-    return pair
-
-
-def checked_judged(judged: Judged) -> Judged:
-    """As `checked`, for one judged answer."""
-    _asked(judged.context)
-    _answered(judged.completion, "completion")
-    return judged
 
 
 def _asked(context: tuple[Message, ...]) -> None:
@@ -114,5 +113,7 @@ def _answered(answer: tuple[Message, ...], name: str) -> None:
         refuse("no_answer", f"{name} does not end with the assistant")
     last = answer[-1]
     content = last.get("content")
-    if not last.get("tool_calls") and (not content or (isinstance(content, str) and not content.strip())):
+    if content and not (type(content) is str and content.isspace()):
+        return
+    if not last.get("tool_calls"):
         refuse("empty_answer", f"{name} is empty")

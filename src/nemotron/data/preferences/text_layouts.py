@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from nemotron.data.fields import message_list, optional_text, plain_text, refuse, text
 
@@ -30,8 +31,8 @@ def label_of(row: Mapping[str, Any], key: str) -> bool | None:
 
 def asked(system: str | None, prompt: str) -> tuple[Message, ...]:
     """A context of one question."""
-    head = ({"role": "system", "content": system},) if system is not None else ()
-    return (*head, {"role": "user", "content": prompt})
+    question = {"role": "user", "content": prompt}
+    return (question,) if system is None else ({"role": "system", "content": system}, question)
 
 
 def said(answer: str) -> tuple[Message, ...]:
@@ -67,13 +68,16 @@ class TextPair:
     columns; of several the first that the row has.
     """
 
+    sound: ClassVar[bool] = True
+
     prompt: tuple[str, ...]
     chosen: tuple[str, ...] = ("chosen",)
     rejected: tuple[str, ...] = ("rejected",)
 
     def read(self, row: Row, extra: bool) -> tuple[Pair, ...]:
-        prompt, chosen, rejected = (_there(row, k) for k in (self.prompt, self.chosen, self.rejected))
-        no_extra(row, frozenset((_SYSTEM, prompt, chosen, rejected)), extra)
+        prompt, chosen = _there(row, self.prompt), _there(row, self.chosen)
+        rejected = _there(row, self.rejected)
+        no_extra(row, _columns(_SYSTEM, prompt, chosen, rejected), extra)
         context = asked(optional_text(row, _SYSTEM), text(row, prompt))
         return (Pair(context, said(text(row, chosen)), said(text(row, rejected))),)
 
@@ -93,7 +97,7 @@ class TextJudged:
     label: str = "label"
 
     def read(self, row: Row, extra: bool) -> tuple[Judged, ...]:
-        no_extra(row, frozenset((_SYSTEM, self.prompt, self.completion, self.label)), extra)
+        no_extra(row, _columns(_SYSTEM, self.prompt, self.completion, self.label), extra)
         context = asked(optional_text(row, _SYSTEM), text(row, self.prompt))
         return (Judged(context, said(text(row, self.completion)), label_of(row, self.label)),)
 
@@ -110,7 +114,7 @@ class PromptAndLists:
     """`system` if there is one, `prompt`, and two conversations that begin with the same question."""
 
     def read(self, row: Row, extra: bool) -> tuple[Pair, ...]:
-        no_extra(row, frozenset((_SYSTEM, "prompt", "chosen", "rejected")), extra)
+        no_extra(row, _columns(_SYSTEM, "prompt", "chosen", "rejected"), extra)
         prompt, system = text(row, "prompt"), optional_text(row, _SYSTEM)
         answers = []
         for key in ("chosen", "rejected"):
@@ -145,7 +149,7 @@ class RankedAnswers:
     every: bool = False
 
     def read(self, row: Row, extra: bool) -> tuple[Pair, ...]:
-        no_extra(row, frozenset(("prompt", "answers")), extra)
+        no_extra(row, _columns("prompt", "answers"), extra)
         context = asked(None, text(row, "prompt"))
         answers = row.get("answers")
         if not isinstance(answers, list):
@@ -154,7 +158,7 @@ class RankedAnswers:
         for index, answer in enumerate(answers):
             if not isinstance(answer, dict):
                 refuse("wrong_type", f"answers[{index}] is not an object")
-            no_extra(answer, frozenset(("answer", "rank")), extra, f"answers[{index}].")
+            no_extra(answer, _columns("answer", "rank"), extra, f"answers[{index}].")
             rank = answer.get("rank")
             if isinstance(rank, bool) or not isinstance(rank, int | float):
                 refuse("wrong_type" if "rank" in answer else "missing_field", f"answers[{index}].rank")
@@ -203,7 +207,7 @@ class UserDefined:
     rejected_format: str = "{rejected}"
 
     def read(self, row: Row, extra: bool) -> tuple[Pair, ...]:
-        no_extra(row, frozenset((self.system, self.prompt, self.chosen, self.rejected)), extra)
+        no_extra(row, _columns(self.system, self.prompt, self.chosen, self.rejected), extra)
         chosen = _fill(self.chosen_format, {"chosen": text(row, self.chosen)})
         rejected = _fill(self.rejected_format, {"rejected": text(row, self.rejected)})
         return (Pair(_asked_so(self, row), said(chosen), said(rejected)),)
@@ -231,7 +235,7 @@ class UserJudged:
     completion_format: str = "{completion}"
 
     def read(self, row: Row, extra: bool) -> tuple[Judged, ...]:
-        no_extra(row, frozenset((self.system, self.prompt, self.completion, self.label)), extra)
+        no_extra(row, _columns(self.system, self.prompt, self.completion, self.label), extra)
         answer = _fill(self.completion_format, {"completion": text(row, self.completion)})
         return (Judged(_asked_so(self, row), said(answer), label_of(row, self.label)),)
 
@@ -254,7 +258,15 @@ def _asked_so(names: UserDefined | UserJudged, row: Row) -> tuple[Message, ...]:
 
 
 def _there(row: Row, keys: tuple[str, ...]) -> str:
+    if keys[0] in row:
+        return keys[0]
     return next((key for key in keys if key in row), keys[0])
+
+
+@lru_cache(maxsize=64)
+def _columns(*names: str) -> frozenset[str]:
+    """The names as a set, of which there are few and rows many."""
+    return frozenset(names)
 
 
 def _system(system: str | None) -> Row:

@@ -16,6 +16,7 @@ from nemotron.data.conversation import (
     Message,
     Other,
     Reasoning,
+    Tool,
     ToolCall,
     ToolResult,
     is_plain,
@@ -34,11 +35,22 @@ _NO_ANSWER = Rejected("no_answer", "the model neither said nor called anything")
 
 
 class ChatWriter:
-    """Writes one conversation. Of use once."""
+    """Writes conversations, one after the other: what it tells is of the last."""
 
     def __init__(self, options: ExportOptions, loads: Callable[[bytes | str], Any]) -> None:
         self._options = options
         self._loads = loads
+        # Asked for every item, of which there are dozens in a row.
+        self._splits = options.think_tags == "split"
+        self._merges = options.repeated_roles == "merge"
+        self._as_object = options.arguments == "object"
+        self._parses = options.invalid_arguments == "leave_out"
+        # Many rows have the tools of the row before.
+        self._tools: tuple[Tool, ...] = ()
+        self._declared: set[str | None] = set()
+        self._clear()
+
+    def _clear(self) -> None:
         # What was changed on the way, a word for each change.
         self.notes: list[str] = []
         self.messages: list[ChatMessage] = []
@@ -47,23 +59,29 @@ class ChatWriter:
         self._answer: ChatMessage | None = None
         self._turn: ChatMessage | None = None
         self._turn_generated = False
+        # The last message of the assistant, while nothing but results of its calls came after it.
+        self._before: ChatMessage | None = None
         self._thoughts: list[str] = []
-        # Calls without a result, by id, with the message that made them; results by the id() of that.
+        # Calls without a result, by id, with the message that made them; by the id() of that, the results
+        # that came later than others of their turn.
         self._open: dict[str, ChatMessage] = {}
-        self._results: dict[int, list[ChatMessage]] = {}
+        self._late: dict[int, list[ChatMessage]] = {}
         self._unnamed: list[str] = []
 
     def write(self, conversation: Conversation) -> Rejected | None:
         """Fill `messages`, or say why this conversation is none for training."""
+        self._clear()
         if conversation.instructions:
             self.messages.append({"role": "system", "content": conversation.instructions})
-        declared = {tool.name for tool in conversation.tools}
+        if conversation.tools is not self._tools:
+            self._tools = conversation.tools
+            self._declared = {tool.name for tool in conversation.tools}
         for item in conversation.items:
             kind = type(item)
             if kind is Message:
                 wrong = self._message(item)  # type: ignore[arg-type]
             elif kind is ToolCall:
-                wrong = self._call(item, declared)  # type: ignore[arg-type]
+                wrong = self._call(item)  # type: ignore[arg-type]
             elif kind is ToolResult:
                 wrong = self._result(item)  # type: ignore[arg-type]
             elif kind is Reasoning:
@@ -78,31 +96,33 @@ class ChatWriter:
         return self._end()
 
     def _message(self, item: Message) -> Rejected | None:
-        role, content = item.role, item.content
+        role, content, generated, _ = item
         found = content if type(content) is str else self._content(content)
-        if isinstance(found, Rejected):
+        if type(found) is Rejected:
             return found
         if role == "assistant":
-            if type(found) is str and "think>" in found and self._options.think_tags == "split":
+            if self._splits and type(found) is str and "think>" in found:
                 thought, found = _split_thought(found)
                 if thought:
-                    self._in_turn(item.generated)
+                    self._in_turn(generated)
                     self._thoughts.append(thought)
                     self.notes.append("think_tags_split")
             if found and not (type(found) is str and found.isspace()):
-                self._say(found, item.generated)
+                self._say(found, generated)  # type: ignore[arg-type]
             return None
-        self._end_turn()
+        if self._turn is not None:
+            self._end_turn()
         if role == "developer" and self._options.developer == "system":
             role = "system"
         elif role not in ("user", "system", "developer"):
             return Rejected("unknown_role", f"a message of the role {role[:40]}")
         last = self.messages[-1] if self.messages else None
-        if last is not None and last["role"] == role and self._options.repeated_roles == "merge":
+        if self._merges and last is not None and last["role"] == role:
             last["content"] = _joined(last["content"], found)
             self.notes.append("repeated_roles_merged")
         else:
             self.messages.append({"role": role, "content": found})
+        self._before = None
         return None
 
     def _content(self, content: Content) -> str | list[JsonObject] | Rejected:
@@ -134,23 +154,23 @@ class ChatWriter:
         if not turn["content"]:
             turn["content"] = said
             return
-        if self._options.repeated_roles == "keep" and "tool_calls" not in turn:
+        if not self._merges and "tool_calls" not in turn:
             self._end_turn()
             self._in_turn(generated)["content"] = said
             return
         turn["content"] = _joined(turn["content"], said)
         self.notes.append("assistant_texts_joined")
 
-    def _call(self, item: ToolCall, declared: set[str | None]) -> Rejected | None:
-        if item.name not in declared:
+    def _call(self, item: ToolCall) -> Rejected | None:
+        if item.name not in self._declared:
             if self._options.undeclared_tools == "leave_out":
                 return Rejected("undeclared_tool", f"a call of {item.name[:60]}, which has no definition")
             self.notes.append("calls_of_undeclared_tools")
         arguments: Any = item.arguments
-        as_object = self._options.arguments == "object"
-        if type(arguments) is str and (as_object or self._options.invalid_arguments == "leave_out"):
+        as_object = self._as_object
+        if type(arguments) is str and (as_object or self._parses):
             value = self._parsed(arguments)
-            if value is None and self._options.invalid_arguments == "leave_out":
+            if value is None and self._parses:
                 return Rejected(
                     "invalid_arguments", f"a call of {item.name[:60]} whose arguments are no JSON object"
                 )
@@ -187,14 +207,16 @@ class ChatWriter:
         if turn is None:
             return Rejected("result_without_call", f"a result of the call {call_id!s:.60}, which nobody made")
         said = item.output if type(item.output) is str else self._content(item.output)
-        if isinstance(said, Rejected):
+        if type(said) is Rejected:
             return said
+        made = {"role": "tool", "tool_call_id": call_id, "content": said}
         if turn is self._turn:
             self._end_turn()
-        elif self._turn is not None or turn is not self.messages[-1]:
+        elif self._turn is not None or turn is not self._before:
             self.notes.append("results_moved_to_their_call")
-        made = {"role": "tool", "tool_call_id": call_id, "content": said}
-        self._results.setdefault(id(turn), []).append(made)
+            self._late.setdefault(id(turn), []).append(made)
+            return None
+        self.messages.append(made)
         return None
 
     def _in_turn(self, generated: bool) -> ChatMessage:
@@ -214,6 +236,7 @@ class ChatWriter:
             self._put_thoughts(turn, "\n\n".join(thoughts))
         if turn["content"] or len(turn) > 2:
             self.messages.append(turn)
+            self._before = turn
             if self._turn_generated and self._answer is None:
                 self._answer = turn
 
@@ -238,11 +261,14 @@ class ChatWriter:
         if self._answer is None:
             return _NO_ANSWER
         open_turns = self._open.values() if self._options.unanswered_calls == "leave_out" else ()
-        if any(turn is not self.messages[-1] for turn in open_turns):
+        if any(turn is not self._before for turn in open_turns):
             return Rejected("unanswered_call", "the conversation goes on from a call without its result")
-        messages = self._in_order()
-        self.answer_at = next(i for i, message in enumerate(messages) if message is self._answer)
-        if not any(_answers(message) for message in messages[self.answer_at :]):
+        messages = self._in_order() if self._late else self.messages
+        for at, message in enumerate(messages):
+            if message is self._answer:
+                self.answer_at = at
+                break
+        if not _answers(self._answer) and not any(map(_answers, messages[self.answer_at :])):
             return _NO_ANSWER
         if not _answers(messages[-1]) and self._options.ending != "keep":
             if self._options.ending == "leave_out":
@@ -258,14 +284,15 @@ class ChatWriter:
         return None
 
     def _in_order(self) -> list[ChatMessage]:
-        """The messages with each call's results after it."""
-        if not self._results:
-            return self.messages
-        whole = []
+        """The messages with each late result after the others of its turn."""
+        whole: list[ChatMessage] = []
+        late: list[ChatMessage] = []
         for message in self.messages:
+            if message["role"] != "tool":
+                whole += late
+                late = self._late.get(id(message), [])
             whole.append(message)
-            whole += self._results.get(id(message), ())
-        return whole
+        return whole + late
 
 
 def _answers(message: ChatMessage) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nemotron.artifacts.atomic import json_text
 from nemotron.data.stream.blocks import blocks_of
+from nemotron.data.stream.held import Span, extend
 from nemotron.data.stream.keys import KeyCounts
 from nemotron.data.stream.outputs import Outputs
 from nemotron.data.stream.parallel import map_blocks
@@ -18,7 +20,7 @@ from nemotron.data.stream.sources import Source, find_sources
 from nemotron.data.stream.tally import Tally
 from nemotron.errors import CheckFailed, UsageError
 
-from .export import CHAT, PREFERENCES, PROMPTS, Exported, Made, RolloutWork
+from .export import CHAT, PREFERENCES, PROMPTS, Exported, Placed, RolloutWork
 from .histogram import bins_of, render_bins, summary
 from .keep import Keeper
 from .options import ExportOptions
@@ -153,7 +155,7 @@ def _wanted(make: Sequence[str], places: Mapping[str, Path], options: ExportOpti
 
 
 class _Writer:
-    """Takes what the blocks became, in order, and writes what is kept."""
+    """Takes what the blocks became, in order, and has written what is kept."""
 
     def __init__(self, report: Report, outputs: Outputs, options: ExportOptions) -> None:
         self._report = report
@@ -161,10 +163,10 @@ class _Writer:
         self._options = options
         self._keeper = Keeper(options)
         self._prompts = KeyCounts()
-        self._pairs = Pairs(outputs.file(_SPOOL)) if PREFERENCES in report.outputs else None
+        self._pairs = Pairs()
 
     def take(self, done: Exported) -> None:
-        """Count a block and write its rows."""
+        """Count a block and choose its rows."""
         report = self._report
         report.read.add(done.read)
         report.rewards.update(done.rewards)
@@ -172,40 +174,60 @@ class _Writer:
             report.rewards = _rounded(report.rewards)
         for name, tally in done.tallies.items():
             report.outputs[name].add(tally)
-        for made in done.made.get(CHAT, ()):
-            self._chat(made, done.file)
-        for made in done.made.get(PROMPTS, ()):
-            self._prompt(made, done.file)
-        if self._pairs is not None:
-            for made in done.made[PREFERENCES]:
-                self._pairs.add(made)
+        for name, choose in ((CHAT, self._chats), (PROMPTS, self._prompt_rows)):
+            if name not in done.made:
+                continue
+            for place, spans in choose(done.made[name], done.file).items():
+                if spans:
+                    self._outputs.take(place, done, name, spans)
+        if PREFERENCES in done.made:
+            self._answers(done)
 
-    def _chat(self, made: Made, file: str) -> None:
-        tally = self._report.outputs[CHAT]
-        refused = self._keeper.refuses(made)
-        if refused:
-            tally.leave_out(refused, file, made.line)
-            return
-        tally.kept += 1
-        if self._keeper.is_validation(made):
-            self._report.validation_rows += 1
-            self._outputs.write(VALIDATION, made.data)
-        else:
-            self._outputs.write(CHAT, made.data)
+    def _chats(self, rows: list[Placed], file: str) -> dict[str, list[Span]]:
+        tally, keeper = self._report.outputs[CHAT], self._keeper
+        chat, validation = list[Span](), list[Span]()
+        for row in rows:
+            refused = keeper.refuses(row)
+            if refused is not None:
+                tally.leave_out(refused, file, row.line)
+                continue
+            tally.kept += 1
+            if keeper.is_validation(row):
+                self._report.validation_rows += 1
+                extend(validation, row.begin, row.end)
+            else:
+                extend(chat, row.begin, row.end)
+        return {CHAT: chat, VALIDATION: validation}
 
-    def _prompt(self, made: Made, file: str) -> None:
-        tally = self._report.outputs[PROMPTS]
-        if self._prompts.add(made.prompt):
-            tally.leave_out(Rejected("same_prompt", "an earlier row has this prompt"), file, made.line)
-            return
-        tally.kept += 1
-        self._outputs.write(PROMPTS, made.data)
+    def _prompt_rows(self, rows: list[Placed], file: str) -> dict[str, list[Span]]:
+        tally, spans = self._report.outputs[PROMPTS], list[Span]()
+        for row in rows:
+            if self._prompts.add(row.prompt):
+                tally.leave_out(Rejected("same_prompt", "an earlier row has this prompt"), file, row.line)
+                continue
+            tally.kept += 1
+            extend(spans, row.begin, row.end)
+        return {PROMPTS: spans}
+
+    def _answers(self, done: Exported) -> None:
+        """Keep the answers that may become a side of a pair."""
+        spans, size = list[Span](), 0
+        place = self._outputs.end(_SPOOL)
+        for row in done.made[PREFERENCES]:
+            if not self._pairs.wants(row.prompt, row.reward):
+                continue
+            length = row.end - row.begin
+            self._pairs.keep(row.prompt, row.reward, row.answers[0], place + size, length)
+            extend(spans, row.begin, row.end)
+            size += length
+        if spans:
+            self._outputs.take(_SPOOL, done, PREFERENCES, spans)
 
     def finish(self) -> None:
         """Write the pairs, which are known at the end."""
-        pairs = self._pairs
-        if pairs is None:
+        if PREFERENCES not in self._report.outputs:
             return
+        pairs, read = self._pairs, partial(self._outputs.read, _SPOOL)
         tally = self._report.outputs[PREFERENCES]
         for number in range(len(pairs)):
             rows = pairs.rows[number]
@@ -216,7 +238,7 @@ class _Writer:
             elif pairs.same(number):
                 tally.left_out["same_answers"] += rows
             else:
-                self._outputs.write(PREFERENCES, pairs.row(number))
+                self._outputs.write(PREFERENCES, pairs.row(number, read))
                 tally.kept += 1
                 if rows > 2:
                     tally.left_out["neither_best_nor_worst"] += rows - 2

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from nemotron.data.stream.blocks import Block
-from nemotron.data.stream.jsontext import codec, exact_loads, has_huge_number
+from nemotron.data.stream.held import Held
+from nemotron.data.stream.jsontext import TooDeepError, codec, exact_loads, has_huge_number
 from nemotron.data.stream.keys import key_of
-from nemotron.data.stream.rows import Rejected, parse_row
+from nemotron.data.stream.rows import TOO_DEEP, Rejected, parse_row
 from nemotron.data.stream.tally import Tally
 
-from .chat import ChatWriter
+from .chat import ChatMessage, ChatWriter
 from .options import ExportOptions
+from .pairs import parted
 from .rollout import Rollout, ToolMemory, read_rollout
 from .similar import band_keys
 
@@ -33,28 +35,41 @@ _ADDED = frozenset(("response", "output", "reward"))
 class Made(NamedTuple):
     """What became of one row for one output.
 
-    data: the row to write, with its line end; of a preference the context and the answer apart. prompt,
-    answers and response: 64-bit keys, 0 or empty where nobody needs them.
+    data: the pieces of the row to write, line end included; of a preference see `Pairs`. prompt, answers
+    and response: 64-bit keys, 0 or empty where nobody needs them.
     """
 
-    line: int
-    data: bytes
+    data: tuple[bytes, ...]
     prompt: int = 0
     answers: tuple[int, ...] = ()
     response: int = 0
     reward: float = 0.0
-    answer: bytes = b""
+
+
+class Placed(NamedTuple):
+    """What became of one row, without its data, which stand from begin to end among those of the block."""
+
+    line: int
+    begin: int
+    end: int
+    prompt: int
+    answers: tuple[int, ...]
+    response: int
+    reward: float
 
 
 @dataclass
-class Exported:
-    """What became of one block. read: rows that are rollouts, and those that are none; rewards: of all
-    that have one, by value, as long as there are few values; made and tallies: by output."""
+class Exported(Held):
+    """What became of one block; under the name of each output its data are held.
+
+    read: rows that are rollouts, and those that are none; rewards: of all that have one, by value, as long
+    as there are few values; made and tallies: by output.
+    """
 
     file: str
     read: Tally = field(default_factory=Tally)
     rewards: Counter[float] = field(default_factory=Counter)
-    made: dict[str, list[Made]] = field(default_factory=dict)
+    made: dict[str, list[Placed]] = field(default_factory=dict)
     tallies: dict[str, Tally] = field(default_factory=dict)
 
 
@@ -73,13 +88,13 @@ class RolloutWork:
         if block.too_long:
             what = f"a line of {block.too_long:,} bytes, not read"
             done.read.leave_out(Rejected("line_too_long", what), file, block.first_line)
-            return done
         reader = _Reader(self, done)
         for line, text in enumerate(block.lines(), start=block.first_line):
             if not text or text.isspace():
                 done.read.notes["blank_lines_skipped"] += 1
             else:
                 reader.take(text, line)
+        reader.end()
         return done
 
 
@@ -88,10 +103,12 @@ class _Reader:
 
     def __init__(self, work: RolloutWork, done: Exported) -> None:
         self._done = done
-        self._options = work.options
         self._makers = [(name, _MAKERS[name]) for name in work.outputs]
+        self._data: dict[str, list[bytes]] = {name: [] for name in work.outputs}
+        self._ends = dict.fromkeys(work.outputs, 0)
         self._tools = ToolMemory()
         self._loads = codec()[0]
+        self._kit = _Kit(work.options, self._tools, ChatWriter(work.options, self._loads))
         self._copies_all = PROMPTS in work.outputs
         # Rows below the threshold, often most, are not worth reading further where nothing else is made.
         self._below = work.options.reward_threshold if work.outputs == (CHAT,) else None
@@ -101,23 +118,44 @@ class _Reader:
         row = parse_row(text, self._loads)
         if self._below is not None and self._is_below(row, line):
             return
-        rollout = row if isinstance(row, Rejected) else read_rollout(row, done.file, line, self._tools)
+        try:
+            rollout = self._rollout(row, text, line)
+        except (TooDeepError, RecursionError):
+            rollout = TOO_DEEP
         if isinstance(rollout, Rejected):
             done.read.leave_out(rollout, done.file, line)
             return
-        if self._tools.has_huge_number or (self._copies_all and has_huge_number(row)):
-            rollout = read_rollout(exact_loads(text), done.file, line, self._tools)
-            assert isinstance(rollout, Rollout)
         done.read.kept += 1
         if rollout.reward is not None:
             done.rewards[rollout.reward] += 1
         for name, maker in self._makers:
             tally = done.tallies[name]
-            made = maker(rollout, line, self._options, tally, self._tools)
+            try:
+                made = maker(rollout, tally, self._kit)
+            except (TooDeepError, RecursionError):
+                made = TOO_DEEP
             if isinstance(made, Rejected):
                 tally.leave_out(made, done.file, line)
-            else:
-                done.made[name].append(made)
+                continue
+            data, prompt, answers, response, reward = made
+            self._data[name] += data
+            begin = self._ends[name]
+            end = self._ends[name] = begin + sum(map(len, data))
+            done.made[name].append(Placed(line, begin, end, prompt, answers, response, reward))
+
+    def _rollout(self, row: dict[str, Any] | Rejected, text: bytes, line: int) -> Rollout | Rejected:
+        """The rollout in a row; with its numbers as they stand in the text, where they are to be copied."""
+        file, tools = self._done.file, self._tools
+        rollout = row if isinstance(row, Rejected) else read_rollout(row, file, line, tools)
+        if isinstance(rollout, Rejected):
+            return rollout
+        if tools.has_huge_number or (self._copies_all and has_huge_number(row)):
+            return read_rollout(exact_loads(text), file, line, tools)
+        return rollout
+
+    def end(self) -> None:
+        """Hand over the data."""
+        self._done.held = {name: b"".join(data) for name, data in self._data.items()}
 
     def _is_below(self, row: dict[str, Any] | Rejected, line: int) -> bool:
         """Whether the reward alone says that the row is left out; if so it is counted."""
@@ -133,44 +171,47 @@ class _Reader:
         return True
 
 
-def _written(rollout: Rollout, options: ExportOptions, tally: Tally) -> ChatWriter | Rejected:
-    """The messages of a rollout; what was changed on the way is counted unless it is left out."""
-    writer = ChatWriter(options, codec()[0])
+class _Kit(NamedTuple):
+    """What is of use for many rows."""
+
+    options: ExportOptions
+    memory: ToolMemory
+    writer: ChatWriter
+
+
+def _written(rollout: Rollout, writer: ChatWriter, tally: Tally) -> Rejected | None:
+    """Have the messages of a rollout written; what was changed is counted unless it is left out."""
     wrong = writer.write(rollout.conversation)
-    if wrong:
-        return wrong
-    for note in writer.notes:
-        tally.notes[note] += 1
-    return writer
+    if wrong is None:
+        for note in writer.notes:
+            tally.notes[note] += 1
+    return wrong
 
 
-def _chat(
-    rollout: Rollout, line: int, options: ExportOptions, tally: Tally, memory: ToolMemory
-) -> Made | Rejected:
+def _chat(rollout: Rollout, tally: Tally, kit: _Kit) -> Made | Rejected:
+    options, memory, writer = kit
     wrong = _unfit(rollout, options, options.reward_threshold)
-    if wrong:
+    if wrong is not None:
         return wrong
-    writer = _written(rollout, options, tally)
-    if isinstance(writer, Rejected):
-        return writer
+    wrong = _written(rollout, writer, tally)
+    if wrong is not None:
+        return wrong
     dumps = codec()[1]
-    at, tools = writer.answer_at, b"[]"
-    context, answer = dumps(writer.messages[:at]), dumps(writer.messages[at:])
-    if rollout.conversation.tools:
-        tools = memory.written(options.tools == "nested")
+    has_tools = bool(rollout.conversation.tools)
+    tools = memory.written(options.tools == "nested") if has_tools else b"[]"
+    data: tuple[bytes, ...]
     if options.format == "simple":
         row = _simple(writer)
         if isinstance(row, Rejected):
             return row
-        data = dumps(row)[:-1]
+        data = (dumps(row)[:-1],)
     else:
-        data = b'{"messages":' + context[:-1] + b"," + answer[1:]
-        if rollout.conversation.tools:
-            data += b',"tools":' + tools
+        data = (b'{"messages":', dumps(writer.messages))
+        if has_tools:
+            data += (b',"tools":', tools)
     if options.provenance:
-        data += b',"provenance":' + dumps(rollout.conversation.provenance)
-    keys = _keys(rollout, options, context + tools, answer)
-    return Made(line, data + b"}\n", *keys)
+        data += (b',"provenance":', dumps(rollout.conversation.provenance))
+    return Made((*data, b"}\n"), *_keys(rollout, options, writer, tools))
 
 
 def _unfit(rollout: Rollout, options: ExportOptions, threshold: float | None) -> Rejected | None:
@@ -210,52 +251,43 @@ def _simple(writer: ChatWriter) -> dict[str, Any] | Rejected:
 
 
 def _keys(
-    rollout: Rollout, options: ExportOptions, asked: bytes, answer: bytes
+    rollout: Rollout, options: ExportOptions, writer: ChatWriter, tools: bytes
 ) -> tuple[int, tuple[int, ...], int]:
     """The keys that the options need: of the prompt with its tools, the answer, the response id."""
     unique = options.duplicates != "keep"
     if not (unique or options.max_per_prompt is not None or options.validation_share):
         return 0, (), 0
-    prompt = key_of(asked)
+    prompt = key_of(codec()[1](writer.messages[: writer.answer_at]), tools)
     if not unique:
         return prompt, (), 0
-    answer = _without_ids(answer)
-    answers: tuple[int, ...] = (key_of(prompt.to_bytes(8, "little") + answer),)
+    said = _said(writer.messages[writer.answer_at :])
+    answers: tuple[int, ...] = (key_of(prompt.to_bytes(8, "little"), said),)
     if options.duplicates == "near":
-        answers += band_keys(prompt, answer)
+        answers += band_keys(prompt, said)
     response_id = rollout.conversation.provenance.get("response_id")
     return prompt, answers, key_of(response_id.encode("utf-8")) if response_id else 0
 
 
-_RESULT_ID = b'"tool_call_id":"'
-_CALL_ID, _CALL = b'{"id":"', b'","type":"function","function":{"name":"'
+def _said(answer: list[ChatMessage]) -> bytes:
+    """What an answer says, without the ids of its calls, which differ between two that say the same."""
+    said: list[Any] = []
+    for message in answer:
+        said += message["role"], message["content"]
+        if message["role"] == "assistant":
+            calls = message.get("tool_calls")
+            said += message.get("reasoning_content"), calls and [call["function"] for call in calls]
+    return codec()[1](said)
 
 
-def _without_ids(answer: bytes) -> bytes:
-    """The JSON of an answer without the ids of its calls, which differ between two that say the same.
-
-    In the text, where it takes a tenth of the time: quotes within strings are escaped, so that no string can
-    look like these keys.
-    """
-    first, *rest = answer.split(_RESULT_ID)
-    if rest:
-        answer = b"".join((first, *(piece[piece.find(b'"') :] for piece in rest)))
-    *calls, last = answer.split(_CALL)
-    if calls:
-        answer = b"".join((*(piece[: piece.rfind(_CALL_ID) + 1] for piece in calls), last))
-    return answer
-
-
-def _preference(
-    rollout: Rollout, line: int, options: ExportOptions, tally: Tally, memory: ToolMemory
-) -> Made | Rejected:
+def _preference(rollout: Rollout, tally: Tally, kit: _Kit) -> Made | Rejected:
     """A side of a pair: which pair is decided when all rows are known."""
+    options, memory, writer = kit
     wrong = _unfit(rollout, options, float("-inf"))
-    if wrong:
+    if wrong is not None:
         return wrong
-    writer = _written(rollout, options, tally)
-    if isinstance(writer, Rejected):
-        return writer
+    wrong = _written(rollout, writer, tally)
+    if wrong is not None:
+        return wrong
     dumps = codec()[1]
     messages = writer.messages[writer.answer_at :]
     start = b'{"context":' + dumps(writer.messages[: writer.answer_at])
@@ -265,13 +297,11 @@ def _preference(
     if options.provenance:
         side["provenance"] = rollout.conversation.provenance
     assert rollout.reward is not None
-    same = (key_of(_without_ids(dumps(messages))),)
-    return Made(line, start, key_of(start), same, 0, float(rollout.reward), dumps(side))
+    same = (key_of(_said(messages)),)
+    return Made(parted(start, dumps(side)), key_of(start), same, 0, float(rollout.reward))
 
 
-def _prompt(
-    rollout: Rollout, line: int, options: ExportOptions, tally: Tally, memory: ToolMemory
-) -> Made | Rejected:
+def _prompt(rollout: Rollout, tally: Tally, _: _Kit) -> Made | Rejected:
     """The prompt as NeMo-Gym takes it; keys of the environment stay beside it."""
     row = rollout.row
     request = dict(row.get("responses_create_params") or {})
@@ -294,8 +324,8 @@ def _prompt(
     dumps = codec()[1]
     data = dumps(made) + b"\n"
     asked = dumps([items, request.get("tools"), request.get("instructions")])
-    return Made(line, data, key_of(asked))
+    return Made((data,), key_of(asked))
 
 
-_Maker = Callable[[Rollout, int, ExportOptions, Tally, ToolMemory], Made | Rejected]
+_Maker = Callable[[Rollout, Tally, _Kit], Made | Rejected]
 _MAKERS: dict[str, _Maker] = {CHAT: _chat, PREFERENCES: _preference, PROMPTS: _prompt}

@@ -50,12 +50,17 @@ def items_from(raw: list[Any], where: str, *, generated: bool) -> list[Item] | R
             name, arguments = item.get("name"), item.get("arguments")
             if type(name) is not str or (type(arguments) is not str and type(arguments) is not dict):
                 return Rejected("malformed_call", f"{where}[{index}] is a call without a name or arguments")
-            items.append(_new(ToolCall, (name, arguments, item.get("call_id"), generated, item)))
+            call_id = item.get("call_id")
+            if type(call_id) is not str and call_id is not None:
+                return _no_call_id(f"{where}[{index}]")
+            items.append(_new(ToolCall, (name, arguments, call_id, generated, item)))
         elif kind == "function_call_output":
-            output = item.get("output")
+            call_id, output = item.get("call_id"), item.get("output")
+            if type(call_id) is not str and call_id is not None:
+                return _no_call_id(f"{where}[{index}]")
             if type(output) is not str:
                 output = _output(output)
-            items.append(_new(ToolResult, (item.get("call_id"), output, generated, item)))
+            items.append(_new(ToolResult, (call_id, output, generated, item)))
         elif kind == "reasoning":
             thought = _reasoning(item, generated)
             if thought is None:
@@ -69,6 +74,10 @@ def items_from(raw: list[Any], where: str, *, generated: bool) -> list[Item] | R
 
 
 _NO_OBJECT = object()
+
+
+def _no_call_id(where: str) -> Rejected:
+    return Rejected("malformed_call", f"{where} has a call_id that is neither a string nor null")
 
 
 def _one_text(content: Any) -> tuple[Part] | None:
@@ -93,6 +102,8 @@ def _reasoning(item: dict[str, Any], generated: bool) -> Reasoning | None:
         summary = tuple([part["text"] for part in item.get("summary") or ()])
         content = tuple([part["text"] for part in item.get("content") or ()])
     except (KeyError, TypeError):
+        return None
+    if not all(type(text) is str for text in summary + content):
         return None
     return Reasoning(content, summary, generated, item)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nemotron.data.stream.keys import KeyCounts, share_of
 from nemotron.data.stream.rows import Rejected
 
-from .export import Made
+from .export import Placed
 from .options import ExportOptions
 
 
@@ -23,7 +23,7 @@ class Keeper:
         """How many prompts were seen, where they are counted."""
         return len(self._prompts)
 
-    def refuses(self, made: Made) -> Rejected | None:
+    def refuses(self, made: Placed) -> Rejected | None:
         """Why a row is left out in view of those before it."""
         if made.response and self._responses.add(made.response):
             return Rejected("duplicate_id", "an earlier row has this response id")
@@ -38,7 +38,7 @@ class Keeper:
             return Rejected("prompt_cap", f"{limit} rows of this prompt were kept before")
         return None
 
-    def is_validation(self, made: Made) -> bool:
+    def is_validation(self, made: Placed) -> bool:
         """Whether the prompt of a row was drawn for validation: all its rows are, whatever the order."""
         share = self._options.validation_share
         return share > 0 and share_of(made.prompt, self._options.split_seed) < share

@@ -8,6 +8,7 @@ fit 64 bits. See `has_huge_number`.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -15,9 +16,17 @@ from typing import Any
 _HUGE = float(1 << 63)
 
 
+class TooDeepError(ValueError):
+    """A value is nested deeper than JSON is read or written here."""
+
+    def __init__(self) -> None:
+        super().__init__("nested too deeply")
+
+
 @cache
 def codec() -> tuple[Callable[[bytes | str], Any], Callable[[Any], bytes]]:
-    """The functions `loads(text) -> value` and `dumps(value) -> bytes`; both raise ValueError or TypeError.
+    """The functions `loads(text) -> value` and `dumps(value) -> bytes`; both raise ValueError or TypeError,
+    `TooDeepError` among them.
 
     Fetch them once per block, not per row.
     """
@@ -39,17 +48,20 @@ def exact_loads(text: bytes | str) -> Any:
     """As the standard library reads it, integers of any size included."""
     try:
         text = text if isinstance(text, str) else text.decode("utf-8")
-        value = json.loads(text, parse_constant=_refuse)
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise TooDeepError from None
     return value
 
 
 def exact_dumps(value: Any) -> bytes:
-    """Compact JSON by the standard library."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    """Compact JSON by the standard library. Raises `TooDeepError`."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except RecursionError:
+        raise TooDeepError from None
     return text.encode("utf-8")
 
 
@@ -74,3 +86,11 @@ def has_huge_number(value: Any) -> bool:
 
 def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    """A float; as infinity it would be written as no JSON, or as null."""
+    value = float(text)
+    if value in (math.inf, -math.inf):
+        raise ValueError(f"{text:.40} is too large a number")
+    return value

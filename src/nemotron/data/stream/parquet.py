@@ -30,7 +30,7 @@ def parquet_lines(source: Source, size: int) -> Iterator[bytes]:
         with pq.ParquetFile(source.path) as file:
             for batch in file.iter_batches(batch_size=_ROWS):
                 for row in batch.to_pylist():
-                    line = dumps(_without_nulls(row)) + b"\n"
+                    line = dumps(without_nulls(row)) + b"\n"
                     if held and length + len(line) > size:
                         yield b"".join(held)
                         held, length = [], 0
@@ -44,9 +44,10 @@ def parquet_lines(source: Source, size: int) -> Iterator[bytes]:
         yield b"".join(held)
 
 
-def _without_nulls(value: Any) -> Any:
+def without_nulls(value: Any) -> Any:
+    """A value without the nulls that stand for keys which a column has and a row has not."""
     if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
+        return [without_nulls(item) for item in value]
     return value

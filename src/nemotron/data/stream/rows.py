@@ -19,6 +19,9 @@ class Rejected(NamedTuple):
     what: str
 
 
+TOO_DEEP = Rejected("too_deep", "a value is nested too deeply to be written")
+
+
 def parse_row(line: bytes, loads: Callable[[bytes | str], Any]) -> dict[str, Any] | Rejected:
     """The JSON object in a line; `loads` is that of `jsontext.codec`."""
     try:

@@ -8,8 +8,8 @@ from typing import IO, Any
 from nemotron.errors import UsageError
 
 # One frame block of four bytes can stand for 128 KiB. This is how much may be unpacked at once, at worst:
-# 128 MiB, from data that somebody made for it.
-_PACKED = 4096
+# 32 MiB, from data that somebody made for it, or from a line of one letter.
+_PACKED = 1024
 
 
 class ZstdFile(RawIOBase):
@@ -59,4 +59,4 @@ class ZstdFile(RawIOBase):
             packed = self._frame.unused_data if self._frame.eof else b""
             if self._frame.eof:
                 self._frame = None
-        return b"".join(made)
+        return made[0] if len(made) == 1 else b"".join(made)

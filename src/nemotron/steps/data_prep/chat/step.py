@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nemotron.data.chats.datasets import ChatDataset, Hub, is_hub_name
+from nemotron.data.chats.datasets import ChatDataset
 from nemotron.data.chats.registry import load_chats, write_chats
+from nemotron.data.hub import Hub, is_hub_name, missing_hub
 from nemotron.data.step_config import Config, finish, input_if_any, run_step
-from nemotron.errors import UsageError
 
 # Keys of the config that are the data set's own; null leaves each at what the data set has.
 KEYS = (
@@ -46,17 +46,11 @@ def has_validation(dataset: Any) -> bool:
 
 
 def hub_loader() -> Hub:
-    """What loads data sets from the hub, or tells why nothing does when it is asked to."""
+    """What loads data sets from the hub."""
     try:
         from datasets import load_dataset
     except ImportError as exc:
-        reason = str(exc)
-
-        def missing(name: str, *_: Any, **__: Any) -> Any:
-            what = f"{name} is no file here, and the hub needs the package datasets: {reason}"
-            raise UsageError(what, next="pip install datasets, or name a file")
-
-        return missing
+        return missing_hub(exc)
     loaded: Hub = load_dataset
     return loaded
 
