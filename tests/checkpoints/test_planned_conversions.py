@@ -89,7 +89,10 @@ def test_a_model_of_the_other_format_is_converted_first(catalog: Path, make_mode
     }
     assert build.recipe.step == "convert/hf_to_megatron"
     assert build.inputs[0].path == str(model)
-    assert f"checkpoint_hf, {size(model):,} bytes, converted by convert/hf_to_megatron on script" in render_plan(plan)
+    assert (
+        f"checkpoint_hf, {size(model):,} bytes, converted by convert/hf_to_megatron on script"
+        in render_plan(plan)
+    )
     assert Plan.from_dict(plan.as_dict()) == plan
 
 

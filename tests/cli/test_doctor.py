@@ -46,7 +46,12 @@ def test_everything_is_listed_and_a_machine_without_profiles_is_fine(bare: Any) 
     assert done.code == 0, done.err
     report = done.json
     assert [each["name"] for each in report["executors"]] == list(LOOKS)
-    assert [each["name"] for each in report["engines"]] == ["embedded", "nemo_rl", "script"]
+    assert [each["name"] for each in report["engines"]] == [
+        "embedded",
+        "megatron_bridge",
+        "nemo_rl",
+        "script",
+    ]
     assert {each["name"] for each in report["here"]} == {"nemotron", "python", "machine", "store"}
     assert report["broken"] == [] and report["profiles"] == []
     assert executor(report, "local")["state"] == "ok"

@@ -175,9 +175,7 @@ def test_a_call_is_read_as_the_grammar_reads_it(arguments: str, monkeypatch: pyt
             return {"of": parts} if parts == ["s"] else len(parts)
 
         def call(name: str, args: tuple[object, ...], texts: tuple[str, ...]) -> object:
-            found.append(
-                (name, list(map(repr, args)), texts)
-            )
+            found.append((name, list(map(repr, args)), texts))
             return 7
 
         found.append(grammar.evaluate(text, reference, call))

@@ -268,14 +268,15 @@ def test_the_packed_rows_hold_every_chat_and_say_what_made_them(
         for begin, end in pairwise(bounds):
             found.append((tuple(row["input_ids"][begin:end]), bytes(row["loss_mask"][begin:end])))
     wanted = [of.sequence(row) for row in rows]
-    assert sorted(found) == sorted((tuple(made.ids), made.mask) for made in wanted)
+    # The mask says of each place whether the token after it is to be predicted, as Megatron-Bridge reads it.
+    assert sorted(found) == sorted((tuple(made.ids), made.mask[1:] + b"\0") for made in wanted)
     assert {reason: left["rows"] for reason, left in report["left_out"].items()} == {
         "last_role": 1, "wrong_type": 1, "too_long": 1,
     }  # fmt: skip
     packing = report["packing"]
     assert packing["files"] == checked.facts["files"] == -(-len(table) // 10)
     assert packing["tokens"] == sum(len(made.ids) for made in wanted)
-    assert packing["trained_tokens"] == sum(sum(made.mask) for made in wanted)
+    assert packing["trained_tokens"] == sum(sum(made.mask[1:]) for made in wanted)
     assert packing["efficiency"] == round(packing["tokens"] / (256 * len(table)), 4)
     assert len(table) <= -(-packing["tokens"] // 256) + 1
 

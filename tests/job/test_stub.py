@@ -105,7 +105,7 @@ def test_the_same_stub_is_the_same_bytes() -> None:
     ids=lambda each: getattr(each, "id", each),
 )
 def test_every_step_of_the_catalog_can_be_stubbed(step: Step, engine: str, tmp_path: Path) -> None:
-    inside = {"nemo_rl": "policy/weights", "embedded": "policy", "script": None}[engine]
+    inside = {"nemo_rl": "policy/weights", "embedded": "policy"}.get(engine)
     planned = [
         output(
             port.type[0],
@@ -291,7 +291,7 @@ def test_pyarrow_reads_the_parquet_files(type_name: str, tmp_path: Path) -> None
         table = parquet.read_table(stub_at(path, type_name))
         rows = table.to_pylist()
         if type_name == "packed_parquet":
-            assert rows == [{"input_ids": [3, 4, 5, 6, 7, 8, 9, 10], "loss_mask": [0, 1, 1, 1, 1, 1, 1, 1]}]
+            assert rows == [{"input_ids": [3, 4, 5, 6, 7, 8, 9, 10], "loss_mask": [1, 1, 1, 1, 1, 1, 1, 0]}]
             model = check_artifact(stub_at(tmp_path / f"{path.name}.model", "checkpoint_hf"), "checkpoint_hf")
             packed = check_artifact(path, type_name).facts
             assert packed["tokenizer_digest"] == model.facts["tokenizer_digest"]

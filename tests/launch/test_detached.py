@@ -22,7 +22,7 @@ from nemotron.artifacts.submissions import Journal, Submission
 from nemotron.errors import SchedulerError
 from nemotron.launch.backend import After, find_backend
 from nemotron.launch.bundle import write_bundle
-from nemotron.launch.detached import BACKEND
+from nemotron.launch.detached.backend import BACKEND
 from nemotron.launch.refresh import refresh
 from nemotron.launch.waiting import Teller, cancel_runs, wait_for_end
 from nemotron.planning.build import plan_step
@@ -116,7 +116,7 @@ def test_a_detached_run_outlives_the_process_that_started_it(
     (run.directory / "plan").write_text(plan.to_json())
     client = (
         "import json, os, signal, sys; from pathlib import Path\n"
-        "from nemotron.launch.detached import BACKEND; from nemotron.planning.plan import Plan\n"
+        "from nemotron.launch.detached.backend import BACKEND; from nemotron.planning.plan import Plan\n"
         "from nemotron.artifacts.submissions import Journal, Submission\n"
         "place = Path(sys.argv[1])\n"
         "part = Submission('local', '', place.name, at='2026-11-21T12:30:06.000Z')\n"

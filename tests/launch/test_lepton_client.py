@@ -197,7 +197,7 @@ def test_the_client_reads_what_the_stand_in_says(stand_in: StandIn) -> None:
 
 def test_nemo_run_submits_the_one_command_to_lepton(stand_in: StandIn, tmp_path: Path) -> None:
     pytest.importorskip("nemo_run", reason="pip install --group lepton")
-    from nemotron.launch.nemo_run import submit_lepton
+    from nemotron.launch.nemo_run.backend import submit_lepton
 
     run = stand_in.storage / "nemo_run" / ASKED.run
     run.mkdir(parents=True)
@@ -229,7 +229,7 @@ def test_an_import_that_fails_is_told_with_its_own_words(tmp_path: Path) -> None
         "from lepton_plans import make_plan, OPTIONS\n"
         "from nemotron.launch.lepton.options import lepton_options\n"
         "from nemotron.launch.lepton.payloads import Asked\n"
-        "from nemotron.launch.nemo_run import submit_lepton\n"
+        "from nemotron.launch.nemo_run.backend import submit_lepton\n"
         "from nemotron.errors import UsageError\n"
         "placement = make_plan().placement\n"
         "try: submit_lepton(placement, lepton_options(placement), Asked('a', 'a', '/mnt/a', '0'))\n"

@@ -91,6 +91,23 @@ def test_a_detached_run_is_followed_by_its_files_and_records(place: Place) -> No
 
 
 @pytest.mark.slow
+def test_what_would_have_to_wait_is_refused_with_what_to_type(place: Place) -> None:
+    """Lepton's jobs know of no other job's end."""
+    done = place.run("steps", "run", "use/count", "-c", "built", "-b", "lep")
+    assert done.code == 4 and "lepton.waits" in done.err and "nemotron runs wait RUN" in done.err
+    chained = place.run("steps", "run", "make/rows", "-b", "lep", "--chain", "3")
+    assert chained.code == 4 and "lepton.chain" in chained.err
+    assert place.lepton.jobs == {}
+    before = submitted(place)
+    assert place.run("runs", "wait", before).code == 0
+    path = f"/mnt/shared/nemo_run/{before}/rows.jsonl"
+    assert path.rpartition("/")[0] in place.run("runs", "show", before).out
+    after = place.run("steps", "run", "use/count", "-i", f"rows={path}", "-b", "lep").out.strip()
+    assert place.run("runs", "wait", after).code == 0
+    assert json.loads((place.runs / after / "count.json").read_text()) == {"rows": 3}
+
+
+@pytest.mark.slow
 def test_an_attached_run_ends_with_the_result_of_its_job(place: Place) -> None:
     done = place.run("steps", "run", "make/rows", "-r", "lep", "behave=fail")
     assert done.code == 7

@@ -14,10 +14,10 @@ from lepton_plans import make_plan
 
 from nemotron.artifacts.submissions import JobStatus, Submission
 from nemotron.errors import NemotronError, SchedulerError, UsageError
-from nemotron.launch import nemo_run
 from nemotron.launch.backend import find_backend
-from nemotron.launch.nemo_run import DGXCLOUD, KUBERAY, NemoRunBackend
-from nemotron.launch.nemo_run_doors import Door, Handed, handed, nemo_run_errors, plain
+from nemotron.launch.nemo_run import backend as nemo_run
+from nemotron.launch.nemo_run.backend import DGXCLOUD, KUBERAY, NemoRunBackend
+from nemotron.launch.nemo_run.doors import Door, Handed, handed, nemo_run_errors, plain
 from nemotron.planning.plan import Placement
 
 SHELL = re.compile(r"[\s'\"\\$`;&|<>(){}\[\]*?!~^%\x00-\x1f\x7f-\uffff]")

@@ -17,7 +17,7 @@ from lepton_plans import make_plan
 
 from nemotron.artifacts.submissions import Submission
 from nemotron.errors import UsageError
-from nemotron.launch.nemo_run import DGXCLOUD, KUBERAY, SKYPILOT
+from nemotron.launch.nemo_run.backend import DGXCLOUD, KUBERAY, SKYPILOT
 
 pytest.importorskip("nemo_run", reason="pip install --group lepton")
 pytestmark = pytest.mark.slow  # it takes seconds to import

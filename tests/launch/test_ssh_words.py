@@ -18,6 +18,10 @@ from nemotron.launch.ssh.login import login_of
 from nemotron.launch.ssh.place import site_of
 from nemotron.launch.ssh.words import MARK, remote_command
 
+# The same texts as on Slurm.
+sys.path.append(str(Path(__file__).parents[1] / "slurm"))
+from test_slurm_strings import CANARY, WANTED, hostile
+
 SHELLS = [name for name in ("sh", "bash", "dash", "zsh", "tcsh", "fish", "ksh") if shutil.which(name)]
 DUMP = "import json, os, sys; print(json.dumps([os.fsencode(a).hex() for a in sys.argv[1:]]))"
 SHARP = (
@@ -97,6 +101,38 @@ def test_a_directory_of_runs_is_an_absolute_path(root: str | None) -> None:
     with pytest.raises(UsageError) as caught:
         site_of({"tunnel": "ssh", "host": "h", "remote_job_dir": root})
     assert caught.value.where == "remote_job_dir"
+
+
+def test_hostile_directories_are_made_as_they_are_or_refused(tmp_path: Path) -> None:
+    made = refused = 0
+    for number, text in enumerate(hostile(f"touch {tmp_path}/{CANARY}")):
+        name = text.replace("/", "_").encode("utf-8", "surrogateescape")[:180].decode(errors="ignore")
+        root = f"{tmp_path}/{number}/{name}."
+        try:
+            site = site_of({"tunnel": "ssh", "host": "h", "remote_job_dir": root})
+        except UsageError as problem:
+            refused += problem.where == "remote_job_dir"
+            continue
+        assert site is not None and site.root == root
+        words = ["/bin/sh", "-c", 'mkdir -p -- "$1" && cd -- "$1" && touch here', "sh", site.root]
+        done = subprocess.run(["bash", "-c", remote_command(words)], capture_output=True, cwd=tmp_path)
+        assert done.returncode == 0 and (Path(root) / "here").is_file(), done.stderr
+        made += 1
+    assert made + refused == WANTED and made > refused > 0
+    assert not [path for path in tmp_path.rglob(CANARY) if path.name == CANARY]
+
+
+def test_hostile_hosts_users_and_keys_are_words_or_refused() -> None:
+    for text in hostile("touch x"):
+        for name in ("host", "user", "identity"):
+            try:
+                login = login_of({"tunnel": "ssh", "host": "h", name: text})
+            except UsageError as problem:
+                assert problem.where == name
+                continue
+            assert login is not None
+            if text:
+                assert getattr(login, name) == text and not (name != "identity" and text.startswith("-"))
 
 
 def test_without_a_tunnel_there_is_no_other_machine() -> None:

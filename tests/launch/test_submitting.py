@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,5 +50,5 @@ def test_a_run_here_is_made_where_its_profile_says(world: Any) -> None:
     assert done.code == 0, done.err
     (run,) = world.runs()
     assert run.is_symlink()
-    assert Path(os.readlink(run)).parent == place
+    assert run.readlink().parent == place
     assert (place / run.name / "rows.jsonl").is_file()

@@ -67,11 +67,14 @@ def portable(value: Any, key: str = "") -> Any:
 
 
 def text_of(plan: Plan) -> str:
-    """The plan as its golden file holds it: a plan it builds on is named, not repeated."""
+    """The plan as its golden file holds it: a shipped config it builds on is named, not repeated."""
     data = portable(plan.as_dict())
     data["engine_problem"] = None
     for build in data["builds"]:
-        step, config = re.fullmatch(r"step://([^?]+)\?config=(\w+)", build["key"]).groups()  # type: ignore[union-attr]
+        named = re.fullmatch(r"step://([^?]+)\?config=(\w+)", build["key"])
+        if named is None:
+            continue  # a conversion that the plan put in: its input is this plan's own
+        step, config = named.groups()
         alone = portable(plan_step(Request(step, config)).as_dict())
         assert build["plan"] == {**alone, "builds": []}
         build["plan"] = f"<{golden_name(step, config)}>"

@@ -10,14 +10,14 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 from nemotron.doctor.packages import KUBERNETES, LEPTONAI, NEMO_RUN, RAY, SKYPILOT, Package, look_at
 from nemotron.doctor.report import Item, State
 from nemotron.errors import NemotronError
 from nemotron.profiles.profile import Profile
 
-_SECONDS = 4.0
+# Jump hosts take seconds each.
+_SECONDS, _LOGIN_SECONDS = 4.0, 20.0
 _SLURM = ("sbatch", "squeue", "scancel", "sacct", "sinfo")
 
 
@@ -38,6 +38,8 @@ class Looker:
         found = []
         if tunnels:
             found.append(_command("ssh", "install an OpenSSH client"))
+            if found[0].state == "ok":
+                found += list(dict.fromkeys(login_item(each) for each in tunnels))
         if profiles and len(tunnels) == len(profiles):
             return found
         missing = [name for name in _SLURM if shutil.which(name) is None]
@@ -45,7 +47,8 @@ class Looker:
             said = f"not on PATH: {', '.join(missing)}"
             next_ = 'log in to a login node, or reach one from here: tunnel = "ssh" in the profile'
             return [*found, Item("commands", "missing", said, next_)]
-        found.append(Item("commands", "ok", _said(["sinfo", "--version"])[1]))
+        state, said = _said(["sinfo", "--version"])
+        found.append(Item("commands", state, said, None if state == "ok" else "sinfo --version"))
         state, said = _said(["sinfo", "--noheader", "--format=%R"])
         partitions = sorted(set(said.split())) if state == "ok" else []
         told = f"partitions {', '.join(partitions[:8])}" if partitions else said
@@ -116,6 +119,21 @@ LOOKS: Mapping[str, Look] = MappingProxyType(
 )
 
 
+def login_item(profile: Profile) -> Item:
+    """Whether the login node of a profile lets us in, and has Slurm's commands."""
+    from nemotron.launch.ssh.login import login_of
+
+    name = f"login {profile.get('host')}"
+    try:
+        login = login_of({key: profile.get(key) for key in ("tunnel", "host", "user", "identity")})
+        assert login is not None
+        done = login.call(["sinfo", "--version"], seconds=_LOGIN_SECONDS)
+    except NemotronError as problem:
+        return Item(name, "broken", problem.what, problem.next)
+    said = " ".join((done.stdout or done.stderr).split())
+    return Item(name, "ok" if done.returncode == 0 else "broken", said)
+
+
 def _command(name: str, next_: str) -> Item:
     path = shutil.which(name)
     return Item(name, "ok", path) if path else Item(name, "missing", f"{name} is not on PATH", next_)
@@ -154,22 +172,14 @@ def shown_address(address: str) -> str:
 
 
 def _ray(address: str) -> Item:
-    """Whether a Jobs API answers."""
-    import json
-    from urllib.error import URLError
-    from urllib.request import Request, urlopen
+    """Whether a Jobs API answers, asked as a launch asks it."""
+    from nemotron.launch.ray_jobs.api import Jobs, api_address
 
     shown = shown_address(address)
-    if not address.startswith(("http://", "https://")):
-        said = f"{shown} is no address of a Jobs API"
-        return Item("cluster", "broken", said, 'address = "http://HOST:8265"')
-    next_ = "ray start --head, or address = ... in the profile"
     try:
-        with urlopen(Request(address.rstrip("/") + "/api/version"), timeout=_SECONDS) as reply:
-            said_there: Any = json.loads(reply.read(1 << 16))
-    except (URLError, OSError) as problem:
-        return Item("cluster", "broken", f"{shown}: {getattr(problem, 'reason', None) or problem}", next_)
-    except ValueError:
-        return Item("cluster", "broken", f"{shown} does not answer as a Jobs API does", next_)
-    version = said_there.get("ray_version") if isinstance(said_there, dict) else None
-    return Item("cluster", "ok", f"{shown}: ray {version or '?'}")
+        said = Jobs(api_address(address), seconds=_SECONDS).get("/api/version")
+    except NemotronError as problem:
+        return Item("cluster", "broken", f"{shown}: {problem.what}", problem.next)
+    if not isinstance(said, dict):
+        return Item("cluster", "broken", f"{shown} does not answer as a Jobs API does", 'address = "..."')
+    return Item("cluster", "ok", f"{shown}: ray {said.get('ray_version') or '?'}")

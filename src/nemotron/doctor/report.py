@@ -48,12 +48,16 @@ class Group:
 
 @dataclass(frozen=True)
 class Report:
-    """All that was looked at. here: this machine; profiles: one item for each in reach."""
+    """All that was looked at. here: this machine; profiles: one item for each in reach.
+
+    imported: whether packages were imported; else their versions are all that was read.
+    """
 
     here: tuple[Item, ...]
     engines: tuple[Group, ...]
     executors: tuple[Group, ...]
     profiles: tuple[Item, ...]
+    imported: bool = False
 
     @property
     def broken(self) -> tuple[str, ...]:
@@ -68,4 +72,5 @@ class Report:
             "executors": [each.as_dict() for each in self.executors],
             "profiles": [each.as_dict() for each in self.profiles],
             "broken": list(self.broken),
+            "imported": self.imported,
         }

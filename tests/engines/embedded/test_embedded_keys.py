@@ -10,7 +10,7 @@ import pytest
 from nemotron.catalog.discover import load_catalog
 from nemotron.config.compose import compose
 from nemotron.engines.embedded.engine import ENGINE
-from nemotron.engines.embedded.keys import TABLE, leaves, notes, rule_for, table_for, unknown_keys
+from nemotron.engines.embedded.keys import TABLE, leaves, notes, table_for, unknown_keys
 
 SHIPPED = [
     (step.id, name) for step in load_catalog({}).steps if "embedded" in step.engines for name in step.configs
@@ -34,25 +34,25 @@ def test_every_rule_is_well_formed(rule: Any) -> None:
 @pytest.mark.parametrize("rule", TABLE, ids=lambda r: r.pattern)
 def test_every_rule_is_reached_by_some_key(rule: Any) -> None:
     key = rule.pattern.replace("**", "anything").replace("*", "anything")
-    assert rule_for(key) is rule, "a wider pattern stands before it"
+    assert TABLE.rule_for(key) is rule, "a wider pattern stands before it"
 
 
 def test_the_first_match_counts() -> None:
-    assert rule_for("grpo.seed").effect == "honoured"  # type: ignore[union-attr]
-    assert rule_for("grpo.no_such_thing").effect == "no_effect"  # type: ignore[union-attr]
-    assert rule_for("data.train.data_path").effect == "honoured"  # type: ignore[union-attr]
-    assert rule_for("data.train.dataset_name").note.startswith("the form of the rows")  # type: ignore[union-attr]
+    assert TABLE.rule_for("grpo.seed").effect == "honoured"  # type: ignore[union-attr]
+    assert TABLE.rule_for("grpo.no_such_thing").effect == "no_effect"  # type: ignore[union-attr]
+    assert TABLE.rule_for("data.train.data_path").effect == "honoured"  # type: ignore[union-attr]
+    assert TABLE.rule_for("data.train.dataset_name").note.startswith("the form of the rows")  # type: ignore[union-attr]
     shaping = "grpo.reward_shaping"
-    assert rule_for(f"{shaping}.enabled").effect == "honoured"  # type: ignore[union-attr]
-    assert rule_for(f"{shaping}.stop_properly_penalty_coef").effect == "no_effect"  # type: ignore[union-attr]
-    assert rule_for("loss_fn.truncated_importance_sampling_ratio").pattern.endswith("_**")  # type: ignore[union-attr]
+    assert TABLE.rule_for(f"{shaping}.enabled").effect == "honoured"  # type: ignore[union-attr]
+    assert TABLE.rule_for(f"{shaping}.stop_properly_penalty_coef").effect == "no_effect"  # type: ignore[union-attr]
+    assert TABLE.rule_for("loss_fn.truncated_importance_sampling_ratio").pattern.endswith("_**")  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
     "key", ["gpro.seed", "polcy.model_name", "seed", "embedded.thread", "checkpoint.dir"]
 )
 def test_a_key_that_no_rule_knows_is_an_error_with_the_nearest(key: str) -> None:
-    assert rule_for(key) is None
+    assert TABLE.rule_for(key) is None
     config: dict[str, Any] = {}
     node = config
     *parents, last = key.split(".")
@@ -75,12 +75,12 @@ def test_the_notes_of_a_shipped_config_name_keys_it_holds(step: str, name: str) 
         assert below, f"{key} is not in the config"
         assert reason
         for leaf in below:
-            rule = rule_for(leaf, table_for(config))
+            rule = table_for(config).rule_for(leaf)
             assert rule is not None
             assert rule.effect == "no_effect", f"{leaf} has an effect, and {key} is said to have none"
             assert rule.note == reason
     table = table_for(config)
-    rules = {k: rule_for(k, table) for k in present}
+    rules = {k: table.rule_for(k) for k in present}
     silent = {k for k, rule in rules.items() if rule is not None and rule.effect == "no_effect"} - {
         k for k in present for key in named if k == key or k.startswith(key + ".")
     }

@@ -12,7 +12,7 @@ from bridge_configs import facts, shipped
 from nemotron.engines.base import find_engine
 from nemotron.engines.embedded.bridge_config import is_bridge, translated
 from nemotron.engines.embedded.bridge_keys import BRIDGE_TABLE
-from nemotron.engines.embedded.keys import leaves, rule_for
+from nemotron.engines.embedded.keys import leaves
 from nemotron.engines.megatron_bridge.contract import DEFAULT_IMAGE, contract_for_image
 from nemotron.engines.packed import Pack
 
@@ -54,8 +54,8 @@ def test_what_it_cannot_do_is_refused(change: dict[str, Any], rule: str) -> None
 
 def test_every_key_of_the_contract_has_its_row_in_the_table() -> None:
     known = contract_for_image(DEFAULT_IMAGE)[0].keys()
-    assert [key for key in known if rule_for(key, BRIDGE_TABLE) is None] == []
-    used = {rule_for(key, BRIDGE_TABLE) for key in (*known, *leaves(shipped("tiny")))}
+    assert [key for key in known if BRIDGE_TABLE.rule_for(key) is None] == []
+    used = {BRIDGE_TABLE.rule_for(key) for key in (*known, *leaves(shipped("tiny")))}
     unused = [rule.pattern for rule in BRIDGE_TABLE if rule not in used]
     assert all(
         pattern in ("comm_overlap", "ft", "straggler", "nvrx_straggler", "tensor_inspect", "mixed_precision")

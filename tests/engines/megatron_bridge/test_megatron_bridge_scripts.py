@@ -62,23 +62,17 @@ def test_the_recipe_gets_the_config_on_top_and_is_trained(
     assert (Path(given["root"]) / "training.jsonl").read_text() == '{"messages": []}\n'
 
 
-def test_packed_rows_are_copied_to_count_as_megatron_counts(
+def test_packed_rows_are_read_where_they_are(
     checkpoint: Path, tmp_path: Path, start_script: Start, train_script: Path
 ) -> None:
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     (tmp_path / "packed").mkdir()
-    kinds = {"input_ids": pa.int32(), "loss_mask": pa.uint8(), "seq_start_id": pa.int32()}
-    schema = pa.schema([(n, pa.list_(t)) for n, t in kinds.items()], metadata={"nemotron.pack_size": "8"})
-    row = {"input_ids": [5, 6, 7], "loss_mask": [0, 0, 1], "seq_start_id": [0]}
-    pq.write_table(pa.Table.from_pylist([row], schema=schema), tmp_path / "packed" / "shard_0.parquet")
     config = config_for(checkpoint, tmp_path)
     config["dataset"]["dataset_root"] = None
     config["dataset"]["packed_sequence_specs"]["packed_train_data_path"] = str(tmp_path / "packed")
     done = start_script(train_script, config)
     assert done.returncode == 0, done.stderr
     ((_, given),) = calls(tmp_path)
-    (shard,) = Path(given["packed"]).iterdir()
-    assert pq.read_table(shard).column("loss_mask").to_pylist() == [[0, 1, 0]]
+    assert given["packed"] == str(tmp_path / "packed")
 
 
 def test_other_processes_wait_for_the_first_to_prepare_the_data(

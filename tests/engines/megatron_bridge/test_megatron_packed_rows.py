@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nemotron.engines.packed import Pack, for_megatron, read_packs
+from nemotron.engines.packed import Pack, read_packs
 from nemotron.errors import CheckFailed, NotFound
 
 pa = pytest.importorskip("pyarrow")
@@ -20,56 +20,18 @@ OF_TOKENS = [0, 0, 1, 1, 0, 0, 1]
 OF_PLACES = [0, 1, 1, 0, 0, 1, 0]
 
 
-def write(path: Path, mask: list[int], metadata: dict[str, str]) -> Path:
+def write(path: Path, mask: list[int]) -> Path:
     columns = {"input_ids": pa.int32(), "loss_mask": pa.uint8(), "seq_start_id": pa.int32()}
-    schema = pa.schema([(n, pa.list_(t)) for n, t in columns.items()], metadata=metadata)
+    schema = pa.schema([(n, pa.list_(t)) for n, t in columns.items()])
     table = pa.Table.from_pylist([{**ROW, "loss_mask": mask}] * 3, schema=schema)
-    path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, row_group_size=2)
     return path
 
 
-def test_both_ways_of_counting_are_read_as_one(tmp_path: Path) -> None:
-    ours = write(tmp_path / "ours.parquet", OF_TOKENS, {"nemotron.pack_size": "8"})
-    theirs = write(tmp_path / "theirs.parquet", OF_PLACES, {})
-    told = write(
-        tmp_path / "told.parquet", OF_PLACES, {"nemotron.pack_size": "8", "nemotron.loss_mask": "next"}
-    )
-    for path in (ours, theirs, told):
-        packs = list(read_packs(path))
-        assert [list(pack.mask) for pack in packs] == [OF_TOKENS] * 3
-        assert list(packs[0].sequences()) == [(0, 4), (4, 7)]
-
-
-def test_megatron_gets_a_copy_that_counts_its_way_once(tmp_path: Path) -> None:
-    write(tmp_path / "data" / "shard_0.parquet", OF_TOKENS, {"nemotron.pack_size": "8"})
-    write(tmp_path / "data" / "shard_1.parquet", OF_TOKENS, {"nemotron.pack_size": "8"})
-    made = for_megatron(tmp_path / "data", tmp_path / "copy")
-    assert made == tmp_path / "copy" and sorted(p.name for p in made.iterdir()) == [
-        "shard_0.parquet",
-        "shard_1.parquet",
-    ]
-    table = pq.read_table(made / "shard_0.parquet")
-    assert table.column("loss_mask").to_pylist() == [OF_PLACES] * 3
-    assert table.column("input_ids").to_pylist() == [ROW["input_ids"]] * 3
-    assert table.schema.metadata[b"nemotron.loss_mask"] == b"next"
-    # What was copied is not shifted again, and is not copied again.
-    assert for_megatron(made, tmp_path / "again") == made
-    assert next(iter(read_packs(made))).mask == OF_TOKENS
-
-
-def test_data_that_count_its_way_are_read_in_place(tmp_path: Path) -> None:
-    path = write(tmp_path / "theirs.parquet", OF_PLACES, {})
-    assert for_megatron(path, tmp_path / "copy") == path
-    assert not (tmp_path / "copy").exists()
-
-
-def test_nothing_is_left_of_a_copy_that_was_interrupted(tmp_path: Path) -> None:
-    path = write(tmp_path / "ours.parquet", OF_TOKENS, {"nemotron.pack_size": "8"})
-    (tmp_path / ".copy.tmp").mkdir()
-    (tmp_path / ".copy.tmp" / "half.parquet").write_bytes(b"PAR1")
-    made = for_megatron(path, tmp_path / "copy")
-    assert [p.name for p in made.iterdir()] == ["ours.parquet"]
+def test_the_mask_of_the_places_is_that_of_the_tokens_after_them(tmp_path: Path) -> None:
+    packs = list(read_packs(write(tmp_path / "rows.parquet", OF_PLACES)))
+    assert [list(pack.mask) for pack in packs] == [OF_TOKENS] * 3
+    assert list(packs[0].sequences()) == [(0, 4), (4, 7)]
 
 
 @pytest.mark.parametrize(

@@ -90,11 +90,12 @@ class _TokensWork:
         if refused:
             raise RefusedRowError(refused)
         made, size = self.tokens.sequence(row), self.options.pack_size
-        ids, mask = made.ids, made.mask
+        # Of the token after each place; nothing predicts the first.
+        ids, mask = made.ids, made.mask[1:] + b"\0"
         if len(ids) > size:
             if self.options.too_long == "leave_out":
                 refuse("too_long", f"{len(ids):,} tokens, more than pack_size {size:,}")
-            ids, mask = ids[:size], mask[:size]
+            ids, mask = ids[:size], mask[: size - 1] + b"\0"
             if 1 not in mask:
                 refuse("too_long", f"no answer within the first {size:,} tokens")
             done.tally.notes["cut to pack_size"] += 1
@@ -150,10 +151,11 @@ def pack_chats(
 ) -> dict[str, Any]:
     """Write the conversations of files as a directory of Parquet shards, and return the report.
 
-    Columns: `input_ids`, `loss_mask` (1 where the token itself is to be predicted) and `seq_start_id`
-    (where each conversation of the row begins). identity: `tokenizer_digest`, `chat_template_digest`,
-    `tokenizer_size` of the tokenizer, written into every file. The directory appears when all is done, in
-    place of the one before; memory holds 20 bytes for each conversation, the tokens are on disk.
+    Columns as Megatron-Bridge reads them: `input_ids`, `loss_mask` (1 where the next token of the
+    conversation is to be predicted) and `seq_start_id` (where each conversation of the row begins). identity:
+    `tokenizer_digest`, `chat_template_digest`, `tokenizer_size` of the tokenizer, written into every file.
+    The directory appears when all is done, in place of the one before; memory holds 20 bytes for each
+    conversation, the tokens are on disk.
     """
     sources = find_sources(inputs)
     names = [source.name for source in sources]

@@ -8,7 +8,7 @@ _PARALLEL = "one process, no parallelism"
 _FILES = "metrics are written to metrics.jsonl and drawn in curve.png"
 _ROWS = "rows are read and put in order by the training process"
 
-BRIDGE_TABLE: Table = (
+BRIDGE_TABLE = Table(
     KeyRule("recipe.**", "no_effect", "the shape is the checkpoint's; what is not set here has no effect"),
     *(
         KeyRule(f"train.{key}", "honoured")

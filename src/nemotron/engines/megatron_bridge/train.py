@@ -20,7 +20,6 @@ from typing import Any
 from nemotron.artifacts.paths import printable
 from nemotron.checkpoints.places import RUN_CONFIG, TOKENIZER, TRACKER, iteration_directory
 from nemotron.engines.megatron_bridge.convert import require_whole
-from nemotron.engines.packed import for_megatron
 from nemotron.errors import CheckFailed, NemotronError, UsageError, WorkFailed
 
 _RECIPES = "megatron.bridge.recipes."
@@ -154,30 +153,19 @@ def with_tokenizer(config: Mapping[str, Any], iteration: Path) -> dict[str, Any]
 def with_data(config: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     """The config with data as Megatron-Bridge looks for them.
 
-    Packed rows are copied where their mask counts another way, a file of conversations gets the name that is
-    looked for. The first process does it, the others wait for it.
+    A file of conversations gets the name that is looked for. The first process does it, the others wait.
     """
     section: dict[str, Any] = dict(config["dataset"])
-    specs = dict(section.get("packed_sequence_specs") or {})
     here = directory / "dataset"
-    _first_alone(here / ".prepared", lambda: _prepare(section, specs, here))
-    for key in ("packed_train_data_path", "packed_val_data_path"):
-        copy = here / key.split("_")[1]
-        if specs.get(key) is not None and copy.is_dir():
-            specs[key] = str(copy)
+    _first_alone(here / ".prepared", lambda: _prepare(section, here))
     given = section.get("dataset_root")
     if given is None or Path(given).is_file():
         section["dataset_root"] = str(here)
-    if specs:
-        section["packed_sequence_specs"] = specs
     return {**config, "dataset": section}
 
 
-def _prepare(section: Mapping[str, Any], specs: Mapping[str, Any], here: Path) -> None:
+def _prepare(section: Mapping[str, Any], here: Path) -> None:
     here.mkdir(exist_ok=True)
-    for key in ("packed_train_data_path", "packed_val_data_path"):
-        if specs.get(key) is not None:
-            for_megatron(Path(specs[key]), here / key.split("_")[1])
     given = section.get("dataset_root")
     link = here / "training.jsonl"
     if given is not None and Path(given).is_file() and not link.is_symlink():

@@ -74,7 +74,7 @@ def _packed(wanted: Wanted) -> Content:
     told = tokenizer_facts()
     keys = ("tokenizer_digest", "chat_template_digest", "tokenizer_size")
     metadata = {f"nemotron.{key}": str(told[key]) for key in keys}
-    columns = {"input_ids": [list(range(3, 3 + _PACK))], "loss_mask": [[0, *(1,) * (_PACK - 1)]]}
+    columns = {"input_ids": [list(range(3, 3 + _PACK))], "loss_mask": [[*(1,) * (_PACK - 1), 0]]}
     return _parquet(wanted, columns, metadata | {"nemotron.pack_size": str(_PACK)})
 
 

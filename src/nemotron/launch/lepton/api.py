@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemotron.errors import SchedulerError
+from nemotron.launch.backend import Unanswered
 from nemotron.launch.lepton.workspace import Workspace
 
 # A page of the list of jobs.
@@ -20,7 +21,7 @@ _PAGE, _MOST_PAGES = 500, 200
 _CHUNK, _LOG_BYTES, _LOG_SECONDS, _QUIET_SECONDS = 1 << 16, 64 << 20, 20.0, 1.5
 
 
-class Silent(SchedulerError):
+class Silent(Unanswered):
     """The service did not answer: whether it did what was asked is not known."""
 
 

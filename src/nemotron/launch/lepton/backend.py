@@ -72,7 +72,8 @@ class LeptonBackend:
     def submit(self, directory: Path, plan: Plan, part: Submission, after: Sequence[After]) -> Submission:
         """Carry the bundle over and create the job.
 
-        Raises UsageError for what Lepton cannot be told, SchedulerError as it refuses.
+        Raises UsageError for what Lepton cannot be told, SchedulerError as it refuses, Silent where it does
+        not say whether it has the job.
         """
         waits = [job.name for each in after for job in each.jobs]
         if waits or part.parts > 1:
@@ -81,6 +82,27 @@ class LeptonBackend:
         options = lepton_options(plan.placement)
         lepton = Lepton(find_workspace(os.environ))
         _hand_over_secrets(directory, plan, options)
+        try:
+            asked = self._carried(lepton, directory, plan, part, options)
+        except Silent as problem:
+            # No job was asked for yet: there is nothing that would have to be found out.
+            raise SchedulerError(problem.what, where=problem.where, next=problem.next) from problem
+        connection: dict[str, Any] = {"directory": str(directory.absolute())}
+        if plan.placement.launch == "ray" and options.ray:
+            cluster = submit_ray(lepton, plan.placement, options, asked)
+            connection |= {"ray": cluster, "own": options.existing_ray_cluster is None}
+            job = asked.job
+        elif options.through_nemo_run:
+            job = _created_by_nemo_run(lepton, plan, options, asked)
+        else:
+            job = _created(lepton, job_payload(plan.placement, options, asked), asked.job)
+        now = timestamp(datetime.now(UTC))
+        return replace(part, job=job, cluster=lepton.workspace.name, at=now, connection=connection)
+
+    def _carried(
+        self, lepton: Lepton, directory: Path, plan: Plan, part: Submission, options: LeptonOptions
+    ) -> Asked:
+        """What is asked for, when the bundle is where the nodes see it."""
         asked = replace(_asked(directory, part, options), group=_group(lepton, options.node_group))
         for name, text in self.files(plan).items():
             write_text(directory / name, text)
@@ -89,19 +111,7 @@ class LeptonBackend:
             told = {"backend": self.name, "directory": asked.directory, "mark": asked.mark}
             write_json(directory / ELSEWHERE_FILE, told)
             carry(lepton, directory, plan, place, options, asked)
-        connection: dict[str, Any] = {"directory": str(directory.absolute())}
-        if plan.placement.launch == "ray" and options.ray:
-            cluster = submit_ray(lepton, plan.placement, options, asked)
-            connection |= {"ray": cluster, "own": options.existing_ray_cluster is None}
-            job = asked.job
-        elif options.through_nemo_run:
-            from nemotron.launch.nemo_run import submit_lepton
-
-            job = submit_lepton(plan.placement, options, asked)
-        else:
-            job = _created(lepton, job_payload(plan.placement, options, asked), asked.job)
-        now = timestamp(datetime.now(UTC))
-        return replace(part, job=job, cluster=lepton.workspace.name, at=now, connection=connection)
+        return asked
 
     def find(self, parts: Iterable[Submission]) -> Mapping[str, tuple[Submission, ...]]:
         """All jobs under the names of these; those of a Ray cluster are found by the cluster's."""
@@ -248,6 +258,18 @@ def _created(lepton: Lepton, payload: Mapping[str, Any], job: str) -> str:
         if lepton.job(job) is None:
             raise
         return job
+
+
+def _created_by_nemo_run(lepton: Lepton, plan: Plan, options: LeptonOptions, asked: Asked) -> str:
+    """As `_created`; whatever nemo-run made of a failure, Lepton is asked whether it has the job."""
+    from nemotron.launch.nemo_run.backend import submit_lepton
+
+    try:
+        return submit_lepton(plan.placement, options, asked)
+    except SchedulerError:
+        if lepton.job(asked.job) is None:
+            raise
+        return asked.job
 
 
 def _archived(lepton: Lepton, job: str) -> Mapping[str, Any] | None:

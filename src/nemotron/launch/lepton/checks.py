@@ -117,7 +117,10 @@ def _order_findings(plan: Plan) -> Iterator[Finding]:
     for each in plan.inputs:
         if each.state == "to_build" or (each.state == "late" and each.made_by):
             what = f"input {each.port} is not made yet, and no job on Lepton can wait for another"
-            fix = f"run what makes it, nemotron runs wait RUN, then the same command with -i {each.port}=run://RUN"
+            fix = (
+                "run what makes it, nemotron runs wait RUN, then the same command with "
+                f"-i {each.port}=PATH, where nemotron runs show RUN says that it is"
+            )
             yield Finding("lepton.waits", "error", what, each.key, fix=fix)
 
 

@@ -1,28 +1,21 @@
 """What the first node of a job told on its output, put where the files of a run are.
 
-See `node_script` for its lines. The text comes from a machine that ran somebody's code: only names that are
-expected are taken from it, of plain files, of a size that is expected.
+See `node_script` for its lines, and `brought` for what is taken from them.
 """
 
 from __future__ import annotations
 
 import base64
-import io
-import json
 import re
-import tarfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nemotron.artifacts.atomic import os_error, write_bytes, write_new
+from nemotron.artifacts.atomic import os_error, write_bytes
+from nemotron.launch import brought
 
-# In the order in which they are written: the record last, since it says that the run is over.
-_FILES = ("inputs.json", "metrics.jsonl", "attempt.json", "failure.json", "record.json")
-_RECORD = re.compile(
-    r"records/(\d{4}-\d\d-\d\d)/((?:attempt|artifact)-[A-Za-z0-9._-]{1,200}\.json)", re.ASCII
-)
+_METRICS = "metrics.jsonl"
 _MOST_BYTES = 32 << 20
 
 
@@ -79,46 +72,16 @@ def keep_told(told: Told, directory: Path, records: Path) -> bool:
                 write_bytes(path, text)
     except OSError as problem:
         raise os_error(problem, logs) from problem
-    record = _of_run(told.files.get("record.json"), directory.name)
-    for name, content in told.files.items():
-        found = _RECORD.fullmatch(name)
-        # Another run's records are that run's to tell.
-        if found and f"-{directory.name}" in found[2]:
-            place = records / found[1] / found[2]
-            place.parent.mkdir(parents=True, exist_ok=True)
-            write_new(place, content)
-    for name in _FILES:
-        if name in told.files and (name != "record.json" or record):
-            write_bytes(directory / name, told.files[name])
-    return record
-
-
-def _of_run(record: bytes | None, run: str) -> bool:
-    try:
-        loaded = json.loads(record or b"")
-    except ValueError:
-        return False
-    return isinstance(loaded, dict) and loaded.get("run_id") == run
+    return brought.keep(told.files, directory, records, more=(_METRICS,), over=True)
 
 
 def _unpacked(packed: bytes) -> dict[str, bytes]:
     """The files of an archive that a log held; empty where it was cut off or is none."""
-    found: dict[str, bytes] = {}
-    left = _MOST_BYTES
     try:
-        archive = base64.b64decode(packed, validate=True)
-        with tarfile.open(fileobj=io.BytesIO(_decompressed(archive))) as tar:
-            for member in tar:
-                expected = member.name in _FILES or _RECORD.fullmatch(member.name)
-                if not expected or not member.isreg() or member.size > left:
-                    continue
-                file = tar.extractfile(member)
-                assert file is not None
-                found[member.name] = file.read()
-                left -= member.size
-    except (ValueError, zlib.error, tarfile.TarError, EOFError):
+        archive = _decompressed(base64.b64decode(packed, validate=True))
+        return brought.unpacked(archive, _METRICS.__eq__, _MOST_BYTES)
+    except (ValueError, zlib.error):
         return {}
-    return found
 
 
 def _decompressed(data: bytes) -> bytes:

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 from nemotron.errors import SchedulerError, UsageError
 from nemotron.launch.backend import Unanswered
-from nemotron.launch.ray_jobs.waiter import Unheard, request, said
+from nemotron.launch.ray_jobs.waiter import SECONDS, Unheard, request, said
 
 _NEXT = "nemotron profiles check; a token goes into RAY_AUTH_TOKEN, other headers into RAY_JOB_HEADERS"
 _DEFAULT_PORT = 8265
@@ -18,9 +18,13 @@ _DEFAULT_PORT = 8265
 
 @dataclass(frozen=True)
 class Jobs:
-    """The API at an address. Errors of all calls: SchedulerError, Unanswered where nothing was heard."""
+    """The API at an address. Errors of all calls: SchedulerError, Unanswered where nothing was heard.
+
+    seconds: how long an answer is waited for.
+    """
 
     address: str
+    seconds: float = SECONDS
 
     def get(self, path: str) -> Any:
         """What it says at a path; None where it knows of nothing there."""
@@ -56,7 +60,7 @@ class Jobs:
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, bytes]:
         try:
-            status, content = request(self.address, method, path, body)
+            status, content = request(self.address, method, path, body, self.seconds)
         except Unheard as problem:
             kind = Unanswered if problem.sent else SchedulerError
             raise kind(f"Ray does not answer at {problem}", where=self.address, next=_NEXT) from problem

@@ -31,6 +31,8 @@ from nemotron.planning.plan import Placement, Plan
 from nemotron.planning.words import shell_words
 from nemotron.profiles.check import SchedulerProbe
 
+RAY_DATA = "NEMOTRON_RAY_DATA"
+"""Set for jobs whose data steps are to use Ray Data: see `nemotron.data.stream`."""
 SUBMIT, WAIT, WANTED = "submit.sh", "wait.py", "wait.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}", re.ASCII)
 _NOT_IN_PATHS = re.compile(r"[\x00-\x1f\x7f]|[\ud800-\udfff]")
@@ -65,6 +67,8 @@ class RayBackend:
         """`submit.sh`, the same for every run of the plan. Raises UsageError."""
         setup = "".join(f"{line}\n" for line in plan.placement.setup)
         setup = f"# The profile's own lines.\n{setup}" if setup else ""
+        if plan.placement.options.get("ray_data"):
+            setup = f"export {RAY_DATA}=1\n{setup}"
         what = shell_words([plan.recipe.step])
         return {SUBMIT: _SCRIPT.format(what=what, stop=_STOP, setup=setup)}
 
@@ -104,7 +108,11 @@ class RayBackend:
             texts[WAIT] = Path(waiter.__file__).read_text(encoding="utf-8")
         for name, text in texts.items():
             write_text(directory / name, text)
-        number = _free_id(jobs, part.name)
+        try:
+            number = _free_id(jobs, part.name)
+        except Unanswered as problem:
+            # Nothing was asked for yet: there is nothing that would have to be found out.
+            raise SchedulerError(problem.what, where=problem.where, next=problem.next) from problem
         payload = job_payload(directory, plan.placement, part.name, number)
         if waits:
             told = [
@@ -136,7 +144,11 @@ class RayBackend:
         return found
 
     def status(self, jobs: Sequence[Submission]) -> Mapping[str, JobStatus]:
-        """What became of jobs: one call for those of a cluster."""
+        """What became of jobs: one call for those of a cluster.
+
+        A cluster keeps what it knows of its jobs for as long as its head lives: one that it does not know was
+        another's, which is gone and its jobs with it.
+        """
         found: dict[str, JobStatus] = {}
         for api, several in _by_address(jobs).items():
             known = {str(each["submission_id"]): each for each in api.jobs()}
@@ -145,7 +157,10 @@ class RayBackend:
                     found[job.job] = job_status(job.job, known[job.job])
                 elif job.job + WAITING in known:
                     found[job.job] = waiting_status(job.job, known[job.job + WAITING])
-        return {job.job: found.get(job.job, JobStatus(job.job, "unknown")) for job in jobs}
+                else:
+                    what = f"the Ray cluster at {api.address} is another than the one that took it"
+                    found[job.job] = JobStatus(job.job, "node_fail", reason=what)
+        return found
 
     def cancel(self, jobs: Sequence[Submission]) -> None:
         """End jobs: their trainers are asked to save. One that has ended is left alone."""

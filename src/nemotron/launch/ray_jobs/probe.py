@@ -8,7 +8,7 @@ from typing import Any
 
 from nemotron.errors import SchedulerError
 from nemotron.findings import Finding
-from nemotron.job.ray_cluster import MARK
+from nemotron.job.nodes.ray_cluster import MARK
 from nemotron.launch.ray_jobs.api import Jobs
 from nemotron.profiles.check import Partition
 from nemotron.profiles.profile import Profile

@@ -47,7 +47,7 @@ def waiting_status(job: str, info: Mapping[str, Any]) -> JobStatus:
     if state not in ENDED:
         return JobStatus(job, "pending", reason="waits for the runs that make its inputs")
     if state == "SUCCEEDED":
-        return JobStatus(job, "unknown", reason="it was handed over, and Ray has forgotten it")
+        return JobStatus(job, "node_fail", reason="it was handed over, and Ray has forgotten it")
     return JobStatus(job, "cancelled", reason=_reason(info), ended=_moment(info.get("end_time")))
 
 

@@ -25,7 +25,9 @@ WAITING = ".wait"
 """Ends the id of the job that waits for a run to be handed over."""
 
 _HEADERS, _TOKEN, _TOKEN_FILE = "RAY_JOB_HEADERS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
-_SECONDS, _POLL_SECONDS, _DEAF_SECONDS = 30.0, 2.0, 300.0
+SECONDS = 30.0
+"""How long an answer is waited for."""
+_POLL_SECONDS, _DEAF_SECONDS = 2.0, 300.0
 _MOST_BYTES = 64 << 20
 _EXIT_UPSTREAM, _EXIT_NO_API = 3, 4
 
@@ -39,7 +41,7 @@ class Unheard(Exception):
 
 
 def request(
-    address: str, method: str, path: str, body: Mapping[str, Any] | None = None, seconds: float = _SECONDS
+    address: str, method: str, path: str, body: Mapping[str, Any] | None = None, seconds: float = SECONDS
 ) -> tuple[int, bytes]:
     """One call of the Jobs API at `address`, such as http://127.0.0.1:8265: status and body.
 
@@ -61,7 +63,9 @@ def request(
         answer = connection.getresponse()
         return answer.status, answer.read(_MOST_BYTES)
     except (OSError, http.client.HTTPException) as problem:
-        raise Unheard(f"{address}: {problem or type(problem).__name__}", sent=sent) from problem
+        # What speaks another protocol is not repeated: it may be any bytes.
+        why = str(problem) if isinstance(problem, OSError) else "no HTTP is spoken there"
+        raise Unheard(f"{address}: {why or type(problem).__name__}", sent=sent) from problem
     finally:
         connection.close()
 

@@ -1,34 +1,27 @@
 """What a run leaves on the other machine comes back: its logs as they grow, its records, how it ended.
 
-Outputs stay where they are. The text comes from a machine that ran somebody's code: only names that are
-expected are taken, of plain files.
+Outputs stay where they are. What is taken of what comes: see `brought`.
 """
 
 from __future__ import annotations
 
 import fcntl
-import io
-import json
 import re
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nemotron.artifacts.atomic import os_error, write_bytes, write_new
-from nemotron.artifacts.run_state import ELSEWHERE_FILE, RECORD_FILE
+from nemotron.artifacts.atomic import os_error
+from nemotron.artifacts.run_state import ELSEWHERE_FILE
 from nemotron.errors import SchedulerError
+from nemotron.launch import brought
 from nemotron.launch.ssh.place import Site
 
 _SECONDS = 60.0
 # Of one file at once; the rest comes with the next archive.
 _MOST = 16 << 20
-_SMALL = ("inputs.json", "summary.json", "attempt.json", "failure.json")
 _GROWING = re.compile(
     r"metrics\.jsonl|logs/[A-Za-z0-9._-]{1,100}\.(?:log|out)|logs/nodes/[A-Za-z0-9._-]{1,100}\.log"
-)
-_RECORD = re.compile(
-    r"records/(\d{4}-\d\d-\d\d)/((?:attempt|artifact)-[A-Za-z0-9._-]{1,200}\.json)", re.ASCII
 )
 
 # Records first: a log that is read after them is the longer one. A file that its job replaces just now comes
@@ -82,24 +75,15 @@ def _collect_once(site: Site, directory: Path, records: Path, *, over: bool) -> 
         if problem.what.endswith(": gone"):
             return False
         raise
-    found = _unpacked(packed)
+    try:
+        found = brought.unpacked(packed, lambda name: bool(_GROWING.fullmatch(name)), len(packed))
+    except ValueError as problem:
+        raise SchedulerError(f"what came back of a run is no archive: {problem}") from problem
     for name, content in found.items():
         if _GROWING.fullmatch(name):
             _append(directory / name, known.get(name, 0), content)
-    for name, content in found.items():
-        record = _RECORD.fullmatch(name)
-        # Another run's records are that run's to tell.
-        if record and f"-{directory.name}" in record[2]:
-            place = records / record[1] / record[2]
-            _in(place.parent)
-            write_new(place, content)
-    for name in _SMALL:
-        if name in found:
-            write_bytes(directory / name, found[name])
     more = any(_GROWING.fullmatch(name) and len(content) == _MOST for name, content in found.items())
-    # The last: it says that the run is over.
-    if not more and _is_of_run(found.get(RECORD_FILE), directory.name):
-        write_bytes(directory / RECORD_FILE, found[RECORD_FILE])
+    brought.keep(found, directory, records, over=not more)
     return more
 
 
@@ -124,40 +108,9 @@ def _growing(directory: Path) -> Iterator[tuple[str, Path]]:
 
 def _append(path: Path, at: int, content: bytes) -> None:
     try:
-        _in(path.parent)
+        brought.make(path.parent)
         with path.open("ab") as file:
             if file.tell() == at:
                 file.write(content)
     except OSError as problem:
         raise os_error(problem, path) from problem
-
-
-def _in(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise os_error(problem, directory) from problem
-
-
-def _unpacked(packed: bytes) -> dict[str, bytes]:
-    found = {}
-    try:
-        with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
-            for member in tar:
-                name = member.name.removeprefix("./")
-                small = name in (*_SMALL, RECORD_FILE)
-                expected = small or _GROWING.fullmatch(name) or _RECORD.fullmatch(name)
-                file = tar.extractfile(member) if expected and member.isreg() else None
-                if file is not None:
-                    found[name] = file.read()
-    except (tarfile.TarError, EOFError) as problem:
-        raise SchedulerError(f"what came back of a run is no archive: {problem}") from problem
-    return found
-
-
-def _is_of_run(record: bytes | None, run: str) -> bool:
-    try:
-        loaded = json.loads(record or b"")
-    except ValueError:
-        return False
-    return isinstance(loaded, dict) and loaded.get("run_id") == run

@@ -33,20 +33,22 @@ _OPTIONS = {
     "ConnectTimeout": str(_CONNECT_SECONDS),
     "ServerAliveInterval": str(_ALIVE_SECONDS),
     "ServerAliveCountMax": str(_ALIVE_COUNT),
-    "ControlMaster": "auto",
-    "ControlPersist": str(_PERSIST_SECONDS),
     # What a person's config may say of sessions with a terminal.
     "ClearAllForwardings": "yes",
     "RemoteCommand": "none",
     "RequestTTY": "no",
     "PermitLocalCommand": "no",
+    # What a machine says to everybody who logs in is no reason why it could not be done.
+    "LogLevel": "ERROR",
 }
 _FAILED = 255
 _DESTINATION = re.compile(r"[^-\s\x00-\x1f\x7f][^\s\x00-\x1f\x7f]*")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+\\-]*\$?", re.ASCII)
 _NOT_IN_IDENTITY = re.compile(r"\$\{|[\x00-\x1f\x7f]")
-# The path of a socket has 107 characters; ssh adds 17 while it makes one.
-_LONGEST_PLACE = 60
+# The path of a socket has 107 characters; ssh adds 17 while it makes one, and reads more than names into it.
+_PLACE = re.compile(r"/[A-Za-z0-9/._-]{0,58}", re.ASCII)
+# Of what ssh says at its end: the reason may stand above the consequence.
+_LAST_LINES, _MOST_SAID = 4, 500
 
 Feed = Callable[[IO[bytes]], None]
 
@@ -103,13 +105,11 @@ class Login:
         feed: Feed | None = None,
     ) -> tuple[int, bytes, str]:
         text = remote_command(argv, cwd=None if cwd is None else str(cwd), utc=utc)
-        command = ["ssh", *self._words(), "--", self.host, text]
+        command = ["ssh", *self._words(kept=True), "--", self.host, text]
         # Files, not pipes: the kept connection is a process that may hold them open for long.
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             try:
-                process = subprocess.Popen(
-                    command, stdin=subprocess.PIPE if feed else subprocess.DEVNULL, stdout=out, stderr=err
-                )
+                process = _started(command, subprocess.PIPE if feed else subprocess.DEVNULL, out, err)
             except FileNotFoundError as problem:
                 raise SchedulerError("ssh is not on PATH", next="install OpenSSH's client") from problem
             fed, trouble = _fed(process, feed)
@@ -126,13 +126,33 @@ class Login:
                 raise trouble[0]
             told = _read(out)
             said = _read(err).decode("utf-8", "replace").strip()
+        _, mark, own = told.partition(f"{MARK}\n".encode())
         if code == _FAILED:
-            raise self._unanswered(said.splitlines()[-1].strip() if said else "the connection broke")
-        mark = f"{MARK}\n".encode()
-        return code, told.partition(mark)[2] if mark in told else b"", said
+            raise self._unanswered((_reason(said) if mark else self._why()) or "the connection broke")
+        return code, own, said
 
-    def _words(self) -> list[str]:
-        options = {**_OPTIONS, "ControlPath": str(_sockets() / self._socket_name())}
+    def _why(self) -> str:
+        """Why no connection is made: where one is to be kept, ssh hides what its jump host's ssh says."""
+        command = ["ssh", *self._words(kept=False), "--", self.host, "true"]
+        with tempfile.TemporaryFile() as err:
+            process = _started(command, subprocess.DEVNULL, subprocess.DEVNULL, err)
+            try:
+                process.wait(2 * _CONNECT_SECONDS)
+            except subprocess.TimeoutExpired:
+                return f"no answer within {2 * _CONNECT_SECONDS} s"
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+            return _reason(_read(err).decode("utf-8", "replace"))
+
+    def _words(self, *, kept: bool) -> list[str]:
+        keeps = {
+            "ControlMaster": "auto",
+            "ControlPersist": str(_PERSIST_SECONDS),
+            "ControlPath": str(_sockets() / self._socket_name()),
+        }
+        options = {**_OPTIONS, **(keeps if kept else {"ControlMaster": "no", "ControlPath": "none"})}
         words = ["-T", *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
         config = os.environ.get(CONFIG)
         words += ["-F", config] if config else []
@@ -178,7 +198,7 @@ def login_of(values: Mapping[str, Any]) -> Login | None:
 def _sockets() -> Path:
     """A directory of the user alone, with a short path."""
     own = os.environ.get("XDG_RUNTIME_DIR")
-    base = Path(own) if own and len(own) < _LONGEST_PLACE and Path(own).is_dir() else Path("/tmp")
+    base = Path(own) if own and _PLACE.fullmatch(own) and Path(own).is_dir() else Path("/tmp")
     place = base / f"nemotron-ssh-{os.getuid()}"
     try:
         with suppress(FileExistsError):
@@ -207,6 +227,20 @@ def _fed(process: subprocess.Popen[bytes], feed: Feed | None) -> tuple[threading
     thread = threading.Thread(target=write, daemon=True, name="ssh input")
     thread.start()
     return thread, trouble
+
+
+def _started(
+    command: Sequence[str], reads: int, out: IO[bytes] | int, err: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    """ssh, in no terminal: that of a jump host knows nothing of BatchMode, and would ask there."""
+    environ = {**os.environ, "SSH_ASKPASS_REQUIRE": "never"}
+    return subprocess.Popen(command, stdin=reads, stdout=out, stderr=err, env=environ, start_new_session=True)
+
+
+def _reason(said: str) -> str:
+    """The last things that ssh said, on one line."""
+    lines = [" ".join(line.split()) for line in said.splitlines() if line.strip(" @\r")]
+    return "; ".join(lines[-_LAST_LINES:])[-_MOST_SAID:]
 
 
 def _read(file: IO[bytes]) -> bytes:

@@ -8,53 +8,25 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ray_server import ADDRESS, RayServer, Unavailable, ray_server
+from ray_server import ADDRESS, PROFILES, RayServer
 
 from nemotron.artifacts.submissions import Journal, Submission
 from nemotron.errors import UsageError
 from nemotron.launch.bundle import launch_script
 from nemotron.launch.ray_jobs.api import Jobs, api_address
-from nemotron.launch.ray_jobs.backend import BACKEND
-from nemotron.launch.ray_jobs.waiter import ENDED
+from nemotron.launch.ray_jobs.backend import BACKEND, job_payload
+from nemotron.launch.ray_jobs.waiter import ENDED, request
 from nemotron.planning.plan import Placement, Plan, Recipe
 from nemotron.planning.words import shell_words
 
 pytestmark = pytest.mark.ray
 
-PROFILES = f"""
-[ray]
-executor = "ray"
-address = "{ADDRESS}"
-[ray.env_vars]
-HF_TOKEN = "${{oc.env:HF_TOKEN,}}"
-FLAVOUR = "it's $(touch x) `y` \\" $z"
-"""
 TOKEN = "hf_verySecret1234567890"
-
-
-@pytest.fixture(scope="session")
-def running_ray() -> Iterator[RayServer]:
-    try:
-        with ray_server() as made:
-            yield made
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-
-
-@pytest.fixture
-def place(world: Any, running_ray: RayServer) -> Iterator[Any]:
-    """A world with a profile for the cluster; this thread, and what it starts, reaches it."""
-    (world.work / "env.toml").write_text(PROFILES, encoding="utf-8")
-    with running_ray.inside():
-        yield world
-        for job in Jobs(ADDRESS).jobs():
-            if job["status"] in ("PENDING", "RUNNING"):
-                Jobs(ADDRESS).stop(str(job["submission_id"]))
 
 
 DUMP = """\
@@ -261,23 +233,50 @@ def test_a_client_killed_while_it_follows_changes_nothing(place: Any, wait_for: 
     assert place.run("runs", "wait", run).code == 0
 
 
+# All that the dashboard shows of jobs is from these.
+SHOWN = (
+    "/api/jobs/",
+    *(
+        f"/api/v0/{kind}?detail=1&limit=1000"
+        for kind in ("jobs", "actors", "tasks", "workers", "runtime_envs")
+    ),
+    "/api/v0/cluster_events?limit=1000",
+    "/nodes?view=details",
+    "/logical/actors",
+)
+
+
 def test_no_secret_is_in_a_file_the_api_or_a_command_line(place: Any, running_ray: RayServer) -> None:
-    run = submitted(place, "make/rows", "behave=sleep", "seconds=4.0", HF_TOKEN=TOKEN)
-    directory = place.home / "runs" / run
-    said = json.dumps(Jobs(ADDRESS).jobs())
+    """Data steps that use Ray Data too, whose workers are told of an environment."""
+    (place.work / "env.toml").write_text(PROFILES + '\n[data]\nextends = "ray"\nray_data = true\n')
+    rows = place.work / "rows.jsonl"
+    rows.write_text('{"prompt": "2+2?"}\n' * 3 + '{"prompt": "3+3?"}\n')
+    data = place.run("steps", "run", "data_prep/prompts", f"raw_path={rows}", "-b", "data", HF_TOKEN=TOKEN)
+    assert data.code == 0, data.err
+    runs = [submitted(place, "make/rows", "behave=sleep", "seconds=4.0", HF_TOKEN=TOKEN), data.out.strip()]
     seen: set[str] = set()
-    while place.run("runs", "list", "--json").json["runs"][0]["state"] in ("queued", "running"):
+    said = b""
+
+    def going_on() -> bool:
+        listed = place.run("runs", "list", "--json").json["runs"]
+        return any(each["state"] in ("queued", "running") for each in listed)
+
+    while going_on():
+        for path in (*SHOWN, *(f"/api/jobs/{run}/logs" for run in runs)):
+            said += request(ADDRESS, "GET", path)[1]
         for entry in Path("/proc").glob("[0-9]*/cmdline"):
             try:
                 if TOKEN.encode() in entry.read_bytes():
                     seen.add(str(entry))
             except OSError:
                 continue
-    assert TOKEN not in said and not seen
+    assert all(run.encode() in said for run in runs)
+    assert TOKEN.encode() not in said and not seen
     held = subprocess.run(
         ["grep", "-rlF", TOKEN, place.home, place.work, running_ray.root], capture_output=True, text=True
     ).stdout.split()
-    assert held == [] and not (directory / ".secrets").exists()
+    assert held == [] and not list(place.home.rglob(".secrets"))
+    assert {place.run("runs", "show", run, "--json").json["state"] for run in runs} == {"succeeded"}
 
 
 def test_profiles_check_asks_the_cluster(place: Any) -> None:
@@ -328,6 +327,33 @@ def test_hostile_strings_arrive_and_none_is_executed(
     assert not list(tmp_path.rglob("canary"))
 
 
+def test_every_directory_is_one_word_of_the_entrypoint(tmp_path: Path) -> None:
+    """As Ray starts it: `bash -c ENTRYPOINT`."""
+    placement = make_plan({}).placement
+    texts = hostile(tmp_path)
+    for number, text in enumerate(texts):
+        name = text.replace("/", "_").encode()[:180].decode(errors="ignore").replace("\0", "_") or "empty"
+        run = tmp_path / f"{number}" / f"{name}." / f"run-{number}"
+        run.mkdir(parents=True)
+        (run / "submit.sh").write_text('echo "$1" > "$(dirname -- "${BASH_SOURCE[0]}")/ran"\n')
+        payload = job_payload(run, placement, run.name, run.name)
+        done = subprocess.run(["bash", "-c", payload["entrypoint"]], cwd=tmp_path, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        assert (run / "ran").read_text() == f"run-{number}\n"
+    assert len(texts) == 200 and not list(tmp_path.rglob("canary"))
+
+
+def test_hostile_addresses_are_refused_or_stay_what_they_are(tmp_path: Path) -> None:
+    for text in hostile(tmp_path):
+        for given in (text, f"http://{text}", f"http://host:8265/{text}"):
+            try:
+                address = api_address(given)
+            except UsageError as problem:
+                assert problem.where == "address"
+                continue
+            assert address.isascii() and not any(c.isspace() or not c.isprintable() for c in address)
+
+
 @pytest.mark.parametrize(
     "address", ["", "auto", "ray://h:10001", "ftp://h", "http://me:pw@h:8265", "h h", "h:x"]
 )
@@ -336,15 +362,3 @@ def test_what_is_no_address_is_refused(address: str) -> None:
         api_address(address)
     assert caught.value.where == "address"
     assert "pw" not in caught.value.render()
-
-
-@pytest.mark.slow
-def test_the_tiny_rlhf_step_runs_with_its_inputs_built(place: Any) -> None:
-    words = ("rl/nemo_rl/rlhf", "-c", "tiny", "--engine", "embedded")
-    process = place.start("steps", "run", *words, "-r", "ray")
-    out, err = process.communicate(timeout=1500)
-    assert process.returncode == 0, err[-3000:]
-    assert "train/reward" in out or "reward" in out
-    runs = place.run("runs", "list", "--json").json["runs"]
-    assert {each["state"] for each in runs} == {"succeeded"} and len(runs) > 1
-    assert {each["backend"] for each in runs} == {"ray"}

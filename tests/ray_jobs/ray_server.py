@@ -26,6 +26,14 @@ from nemotron.launch.ray_jobs.probe import RayProbe
 
 GPUS = 8
 ADDRESS = "http://127.0.0.1:8265"
+PROFILES = f"""
+[ray]
+executor = "ray"
+address = "{ADDRESS}"
+[ray.env_vars]
+HF_TOKEN = "${{oc.env:HF_TOKEN,}}"
+FLAVOUR = "it's $(touch x) `y` \\" $z"
+"""
 _CLONE_NEWNET = 0x40000000
 _PATIENCE = 300.0
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -37,11 +45,13 @@ class Unavailable(Exception):
 
 @dataclass
 class RayServer:
-    """A running cluster; its Jobs API is at ADDRESS, inside."""
+    """A running cluster; its Jobs API is at ADDRESS, inside. token: what it asks everybody for."""
 
     root: Path
     namespace: subprocess.Popen[bytes]
     head: Kept | None = None
+    starts: int = 0
+    token: str | None = None
 
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
@@ -64,9 +74,14 @@ class RayServer:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "NEMOTRON_", "HF_"))}
         # Its usual minute is not enough for a busy machine.
         environ = {**kept, "RAY_USAGE_STATS_ENABLED": "0", "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "240"}
+        # Whatever ~/.ray has.
+        environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token} if self.token else {}
+        environ.setdefault("RAY_AUTH_MODE", "disabled")
         words = [program, "start", "--head", "--block", f"--num-gpus={GPUS}", "--num-cpus=8"]
-        words += ["--port=6379", "--dashboard-port=8265", f"--temp-dir={self.root}/r"]
+        words += ["--port=6379", "--dashboard-port=8265", f"--temp-dir={self.root}/r{self.starts}"]
         words += ["--object-store-memory=100000000", "--disable-usage-stats"]
+        # A directory that another head used makes this one look for that one.
+        self.starts += 1
         enter = ["nsenter", f"--net=/proc/{self.namespace.pid}/ns/net", "--"]
         self.head = Kept([*enter, *words], self.root / "ray.log", environ, self.root)
         deadline = time.monotonic() + _PATIENCE
@@ -91,13 +106,13 @@ class RayServer:
 
 
 @contextlib.contextmanager
-def ray_server() -> Iterator[RayServer]:
+def ray_server(token: str | None = None) -> Iterator[RayServer]:
     """A cluster for as long as the block runs. Raises Unavailable where there can be none."""
     # Short: the path of a socket below it has 107 characters at most.
     root = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
     made = None
     try:
-        made = RayServer(root, _namespace())
+        made = RayServer(root, _namespace(), token=token)
         made.start()
         yield made
     finally:
