@@ -24,6 +24,7 @@ COMMANDS = {
     "nemotron steps list": ["text", "--category=", "--consumes=", "--produces=", "--tag=...", "--json"],
     "nemotron steps show": ["STEP", "-c/--config=", "--json"],
     "nemotron steps check": ["[STEP]", "--json"],
+    "nemotron steps path": ["FROM", "TO", "--json"],
     "nemotron steps run": [
         "STEP",
         "[KEY=VALUE]...",
@@ -362,7 +363,7 @@ def test_json_of_artifacts(cli: Cli) -> None:
     assert sorted(lineage["runs"][0]) == RUN_NODE
     assert sorted(lineage["edges"][0]) == ["artifact", "direction", "port", "run"]
     (shown,) = cli("artifacts", "show", listed[0]["id"], "--json").json["artifacts"]
-    assert sorted(shown) == sorted([*NODE, "places", "made_by", "used_by", "tainted_through"])
+    assert sorted(shown) == sorted([*NODE, "places", "made_by", "used_by", "tainted_through", "checkpoint"])
     (verified,) = cli("artifacts", "verify", listed[0]["id"], "--json").json["verified"]
     assert sorted(verified) == ["digest", "ident", "path", "problem", "state"]
 

@@ -343,4 +343,9 @@ def test_a_run_does_not_differ_from_itself(world: Any, cli: Cli) -> None:
 def test_real_runs_differ_in_what_was_changed(world: Any, cli: Cli) -> None:
     runs = [cli("steps", "run", "make/rows", f"rows={n}", "--json").json["run"] for n in (3, 4)]
     told = cli("runs", "diff", *runs, "--json").json["differences"]
-    assert [(d["kind"], d["key"], d["old"], d["new"]) for d in told] == [("config", "rows", 3, 4)]
+    asked = [(d["kind"], d["key"], d["old"], d["new"]) for d in told if d["kind"] != "outputs"]
+    assert asked == [("config", "rows", 3, 4)]
+    (left,) = (d for d in told if d["kind"] == "outputs")
+    assert (left["key"], left["change"]) == ("rows", "changed")
+    assert left["old"]["digest"] != left["new"]["digest"]
+    assert "rows: other content" in cli("runs", "diff", *runs).out

@@ -22,7 +22,7 @@ REMOTE_SCHEMES = (
 )
 
 _RUN_ID = re.compile(r".+-(\d{8}-\d{6})-[0-9a-f]{4}")
-_ATTEMPTS = 64
+_ATTEMPTS, _CROWD = 64, 8
 _SHOWN = 12
 
 
@@ -55,8 +55,9 @@ class Store:
         """Make and return the directory of a new run; its name is the run's id.
 
         The id is `<first and last part of step_id>-YYYYMMDD-HHMMSS-<4 hex>` in UTC; a `now` without time
-        zone is local time. No two calls return the same directory, in any number of processes. Errors: see
-        `os_error`.
+        zone is local time. The first two hex digits are 256ths of the second, so that ids sort by their time,
+        the others are drawn; in a crowd all four are. No two calls return the same directory, in any number
+        of processes. Errors: see `os_error`.
         """
         stem = f"{_stem(step_id)}-{now.astimezone(UTC):%Y%m%d-%H%M%S}"
         try:
@@ -68,8 +69,10 @@ class Store:
             raise UsageError(what, where=where, next="move that file away") from exc
         except OSError as exc:
             raise os_error(exc, self.runs_dir) from exc
-        for _ in range(_ATTEMPTS):
-            directory = self.runs_dir / f"{stem}-{os.urandom(2).hex()}"
+        part = now.microsecond * 256 // 1_000_000
+        for attempt in range(_ATTEMPTS):
+            drawn = os.urandom(2).hex()
+            directory = self.runs_dir / f"{stem}-{drawn if attempt > _CROWD else f'{part:02x}{drawn[2:]}'}"
             try:
                 directory.mkdir()
             except FileExistsError:
@@ -201,4 +204,4 @@ def _stem(step_id: str) -> str:
 def age(run_id: str) -> tuple[str, str]:
     """What runs are sorted by, the oldest first: time in the id, then id; without a time it is oldest."""
     stamp = _RUN_ID.fullmatch(run_id)
-    return (stamp[1] if stamp else "", run_id)
+    return (stamp[1] + run_id[-4:] if stamp else "", run_id)
