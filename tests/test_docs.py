@@ -47,6 +47,8 @@ AFTER_DEMO = (
     "nemotron artifacts lineage rl-rlhf",
     "nemotron artifacts alias rl-rlhf policies/warm:best -m 'the judge prefers nine answers in ten'",
     "nemotron steps run rl/nemo_rl/dpo -c tiny -d -i policy=run://sft-nemo_rl/model",
+    "nemotron steps run rl/nemo_rl/dpo -c tiny -d -i policy=run://rl-rlhf/policy@latest",
+    "nemotron runs diff run://sft-nemo_rl/model run://rl-rlhf/policy",
 )
 
 
