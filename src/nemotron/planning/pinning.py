@@ -180,6 +180,11 @@ def pin_run(
     if not outputs and wait and run.state() in ("queued", "running"):
         return Pinned(_to_wait_for(binding, reference, run, graph))
     if not outputs:
+        if run.state() == "succeeded":
+            raise CheckFailed(
+                f"run {run.id} succeeded, and what it left is not recorded here",
+                next=f"nemotron runs wait {run.id}; name what lies on another machine by its path there",
+            )
         raise CheckFailed(
             f"run {run.id} has left nothing: it {run.state()}",
             next=f"nemotron runs show {run.id}",
