@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tensorboard_writer import EventWriter, record
 
 from nemotron.artifacts.records import ArtifactRecord, read_records
-from nemotron.job.following.nemo_rl import Follower
+from nemotron.job.following.nemo_rl import NemoRlFollower
 from nemotron.job.following.tensorboard_events import EventFile, shortest
 from nemotron.job.outputs import find_outputs
 
@@ -122,8 +122,8 @@ class World:
             ],
         }
 
-    def follower(self) -> Follower:
-        return Follower(self.run, self.plan)
+    def follower(self) -> NemoRlFollower:
+        return NemoRlFollower(self.run, self.plan)
 
     def writer(self, start: int = 1) -> EventWriter:
         return EventWriter(self.run / "logs" / f"exp_{start:03d}" / "tensorboard" / "tb", 1000.0 + start)

@@ -13,7 +13,7 @@ from nemotron.job.chain import HANG, NODE_LOST
 from nemotron.job.watching.supervision import Trouble
 
 if TYPE_CHECKING:
-    from nemotron.job.following.nemo_rl import Follower
+    from nemotron.job.following.follower import Follower
     from nemotron.job.nodes.leader import Nodes
     from nemotron.job.watching.watch import Watch
 
@@ -95,11 +95,16 @@ class Looks:
 
 
 def _follower(directory: Path, plan: Mapping[str, Any]) -> Follower | None:
-    if plan["recipe"]["engine"] != "nemo_rl":
-        return None
-    from nemotron.job.following.nemo_rl import Follower
+    engine = plan["recipe"]["engine"]
+    if engine == "nemo_rl":
+        from nemotron.job.following.nemo_rl import NemoRlFollower
 
-    return Follower(directory, plan)
+        return NemoRlFollower(directory, plan)
+    if engine == "megatron_bridge":
+        from nemotron.job.following.megatron_bridge import MegatronBridgeFollower
+
+        return MegatronBridgeFollower(directory, plan)
+    return None
 
 
 def _watch(directory: Path) -> Watch:
