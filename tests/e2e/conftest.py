@@ -165,8 +165,10 @@ class Built:
 
 @pytest.fixture(scope="session")
 def built(lab: Lab) -> Built:
-    """The tiny data by its tables' names, and the models `sft` and `judge`."""
+    """The tiny data by its tables' names, the models `sft` and `judge`, and `policy`: `sft` as Megatron."""
     place = json.loads((lab.ended["rlhf"].directory / "place.json").read_text(encoding="utf-8"))
     bound = {port: Path(each["path"]) for port, each in place["inputs"].items()}
     tables = {path.stem: path for path in bound["prompts"].parent.glob("*.jsonl")}
-    return Built({**tables, "sft": bound["policy"], "judge": bound["reward_model"]})
+    (outputs,) = lab.ended["rlhf"].directory.parent.glob("sft-nemo_rl-*/outputs.json")
+    sft = Path(json.loads(outputs.read_text(encoding="utf-8"))["model"]["path"])
+    return Built({**tables, "sft": sft, "policy": bound["policy"], "judge": bound["reward_model"]})

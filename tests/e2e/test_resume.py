@@ -49,7 +49,7 @@ def disturbed_and_whole(
 def test_rlhf_survives_five_kills(lab: Any, built: Any) -> None:
     words = ["rl/nemo_rl/rlhf", "-c", "tiny", "grpo.max_num_steps=12", "checkpointing.save_period=3"]
     words += ["embedded.compare_prompts=40", "grpo.val_period=4"]
-    ports = built.words(validation="prompts_held_out", policy="sft", reward_model="judge")
+    ports = built.words(validation="prompts_held_out", policy="policy", reward_model="judge")
     # 40 prompts are five steps of eight: the run goes through them more than twice.
     few = lab.root / "few_prompts.jsonl"
     few.write_text("".join(built.paths["prompts"].open(encoding="utf-8").readlines()[:40]), encoding="utf-8")
