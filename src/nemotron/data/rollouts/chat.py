@@ -102,7 +102,7 @@ class ChatWriter:
             return found
         if role == "assistant":
             if self._splits and type(found) is str and "think>" in found:
-                thought, found = _split_thought(found)
+                thought, found = split_thought(found)
                 if thought:
                     self._in_turn(generated)
                     self._thoughts.append(thought)
@@ -118,7 +118,7 @@ class ChatWriter:
             return Rejected("unknown_role", f"a message of the role {role[:40]}")
         last = self.messages[-1] if self.messages else None
         if self._merges and last is not None and last["role"] == role:
-            last["content"] = _joined(last["content"], found)
+            last["content"] = joined(last["content"], found)
             self.notes.append("repeated_roles_merged")
         else:
             self.messages.append({"role": role, "content": found})
@@ -158,7 +158,7 @@ class ChatWriter:
             self._end_turn()
             self._in_turn(generated)["content"] = said
             return
-        turn["content"] = _joined(turn["content"], said)
+        turn["content"] = joined(turn["content"], said)
         self.notes.append("assistant_texts_joined")
 
     def _call(self, item: ToolCall) -> Rejected | None:
@@ -299,7 +299,7 @@ def _answers(message: ChatMessage) -> bool:
     return message["role"] == "assistant" and bool(message["content"] or message.get("tool_calls"))
 
 
-def _joined(first: Any, second: Any) -> Any:
+def joined(first: Any, second: Any) -> Any:
     """Two contents of one role as one."""
     if not first or not second:
         return first or second
@@ -312,7 +312,7 @@ def _parts(content: Any) -> list[JsonObject]:
     return [{"type": "text", "text": content}] if type(content) is str else content
 
 
-def _split_thought(text: str) -> tuple[str, str]:
+def split_thought(text: str) -> tuple[str, str]:
     """What stands between think tags at the beginning of a text, and the answer after it.
 
     Templates that begin the answer with the first tag leave only the second in the text; an answer that was
