@@ -71,7 +71,8 @@ def policy_of(plan: Plan) -> PlannedInput:
 
 
 def size(path: Path) -> int:
-    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    """Of the weights."""
+    return sum(p.stat().st_size for p in path.rglob("*.safetensors"))
 
 
 def test_a_model_of_the_other_format_is_converted_first(catalog: Path, make_model: Make) -> None:
@@ -266,3 +267,98 @@ class TestChosenCheckpoints:
         assert (shown.code, shown.json["artifacts"]) == (0, [])
         assert shown.json["checkpoint"]["format"] == "hf"
         assert shown.json["checkpoint"]["layers"] == 3
+
+    def test_artifacts_are_those_of_the_checkpoint_that_is_chosen(
+        self, world: Any, root: Path, cli: Callable[..., Any]
+    ) -> None:
+        assert cli("artifacts", "add", str(root)).code != 0, "a directory of checkpoints is no artifact"
+        added = cli("artifacts", "add", f"{root}@step:10", "--json")
+        assert added.code == 0, added.err
+        assert added.json["path"] == str(root / "step_10" / "policy")
+        assert cli("artifacts", "alias", f"{root}@step:10", "early").code == 0
+        assert policy_of(planned("art://early", "rl/nemo_rl/dpo", "tiny")).path == added.json["path"]
+        other = cli("artifacts", "alias", f"{root}@best", "best")
+        assert (other.code, "is not on record by itself" in other.err) == (3, True)
+        assert cli("artifacts", "taint", f"{root}@step:10", "-m", "leaked").code == 0
+        assert cli("artifacts", "show", f"{root}@step:10").out.count("TAINTED") == 1
+        assert cli("artifacts", "verify", f"{root}@step:10").code == 0
+        assert cli("artifacts", "check", f"{root}@step:10").code == 0
+
+    def test_a_name_that_looks_like_a_selection_keeps_its_slash(
+        self, catalog: Path, make_model: Make, tmp_path: Path
+    ) -> None:
+        place = tmp_path / "model@latest"
+        make_model("llama", "plain").path.rename(place)
+        for text in (f"{place}/", str(parse_reference(f"{place}/"))):
+            found = policy_of(planned(text))
+            assert found.converted["source"] == f"{place}/"
+        assert next(iter(planned(f"{place}/").builds))[1].inputs[0].path == str(place)
+        with pytest.raises(NotFound) as told:
+            planned(str(place))
+        assert told.value.next == f"for what is called so: {place}/"
+
+    @pytest.mark.parametrize("text", ["org/ckpt@latest", "org/ckpt@step:20", "org/ckpt@best:val:loss"])
+    def test_a_mistyped_directory_is_no_hub_id(self, world: Any, text: str) -> None:
+        with pytest.raises(NotFound, match="no directory of checkpoints"):
+            planned(text, "rl/nemo_rl/dpo", "tiny")
+
+    def test_a_metric_may_be_spelled_as_logs_do(self, world: Any, root: Path) -> None:
+        found = policy_of(planned(f"{root}@best:validation/loss", "rl/nemo_rl/dpo", "tiny"))
+        assert found.path == str(root / "step_20" / "policy")
+
+    def test_a_wrong_selection_of_a_run_is_said_to_be_one(self) -> None:
+        with pytest.raises(UsageError, match="newest after the @ selects no checkpoint"):
+            parse_reference("run://some-run/policy@newest")
+
+
+def test_an_adapter_is_merged_into_the_base_that_it_names(world: Any, cli: Callable[..., Any]) -> None:
+    adapter = cli("steps", "run", "model/scratch_lora", "-c", "tiny", "--json")
+    assert adapter.code == 0, adapter.err
+    plan = planned(f"run://{adapter.json['run']}", "rl/nemo_rl/dpo", "tiny")
+    (merge,) = (build for _, build in plan.builds if build.recipe.step == "convert/merge_lora")
+    assert {i.port: i.state for i in merge.inputs} == {"base": "pinned", "adapter": "pinned"}
+    assert policy_of(plan).converted["by"] == ["convert/merge_lora"]
+
+
+def test_what_no_conversion_turns_into_the_input_is_named(world: Any, root_of_megatron: Path) -> None:
+    plan = plan_step(Request("rl/nemo_rl/rlhf", "tiny", inputs={"reward_model": str(root_of_megatron)}))
+    (found,) = (f for f in plan.findings if f.id == "input.type")
+    assert "seems to be checkpoint_megatron, it takes reward_model_hf" in found.message
+
+
+@pytest.fixture
+def root_of_megatron(make_model: Make, tmp_path: Path) -> Path:
+    """A Megatron checkpoint."""
+    hf_to_megatron(make_model("llama", "source").path, tmp_path / "as_megatron")
+    return tmp_path / "as_megatron"
+
+
+def test_a_script_that_saves_several_leaves_the_one_that_its_manifest_selects(
+    world: Any, make_model: Make, cli: Callable[..., Any]
+) -> None:
+    model = make_model("llama", "ready").path
+    toml = """
+        [step]
+        id = "{id}"
+        description = "Saves several."
+
+        [[produces]]
+        name = "model"
+        type = "checkpoint_hf"
+        config = "output"
+        select = "step:2"
+
+        [run]
+        engines = ["script"]
+        launch = "python"
+    """
+    script = f"""
+import shutil
+for step in (1, 2, 3):
+    shutil.copytree({str(model)!r}, f"ck/step_{{step}}/policy")
+"""
+    world.add_step("save/several", toml, configs={"default": "output: ck"}, script=script)
+    done = cli("steps", "run", "save/several", "--json")
+    assert done.code == 0, done.err
+    (output,) = json.loads((world.home / "runs" / done.json["run"] / "outputs.json").read_text()).values()
+    assert output["path"].endswith("ck/step_2/policy")

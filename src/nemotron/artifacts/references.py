@@ -90,7 +90,11 @@ class Reference:
             return f"art://{self.name}{chosen}"
         if self.kind == "hf":
             return f"hf://{self.name}" + (f"@{self.version}" if self.version else "")
-        return f"{self.name}{self._selected}"
+        # A name that only looks like a selection: the slash says so, see `_selection`.
+        slash = (
+            "/" if self.kind == "path" and self.selection is None and _SELECTED.fullmatch(self.name) else ""
+        )
+        return f"{self.name}{self._selected}{slash}"
 
     @property
     def _selected(self) -> str:
@@ -135,8 +139,8 @@ def bare_hub_id(text: str, *, cwd: Path | None = None) -> Reference | None:
     name, at, revision = text.partition("@")
     if not _HUB_ID.fullmatch(name) or (at and not _REVISION.fullmatch(revision)):
         return None
-    here = cwd or Path.cwd()
-    if _exists(here / text) or (SELECTION.fullmatch(revision) and _exists(here / name)):
+    # What selects a checkpoint always does: a revision of that name is written hf://ORG/NAME@REVISION.
+    if SELECTION.fullmatch(revision) or _exists((cwd or Path.cwd()) / text):
         return None
     return Reference("hf", name, version=revision or None)
 
@@ -231,6 +235,14 @@ def _run(text: str, rest: str) -> Reference:
     run, slash, port = rest.partition("/")
     if not run:
         _refuse("the run is missing", text, next="nemotron runs list")
+    if "@" in rest:
+        wrong = rest.partition("@")[2]
+        choices = ", ".join(SELECTIONS)
+        _refuse(
+            f"{printable(wrong) or 'nothing'} after the @ selects no checkpoint",
+            text,
+            next=f"one of {choices}",
+        )
     if not _RUN_PREFIX.fullmatch(run) or (slash and not _PART.fullmatch(port)):
         _refuse("a run reference is a run id and at most one port", text)
     return Reference("run", run, port=port or None, selection=selection)

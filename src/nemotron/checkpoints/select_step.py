@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nemotron.artifacts.checks.guess import guess_type
-from nemotron.artifacts.checks.ranking import best_step
+from nemotron.artifacts.checks.saved_steps import best_step, inside_step
 from nemotron.artifacts.paths import printable
 from nemotron.artifacts.references import SELECTION, SELECTIONS
 from nemotron.checkpoints.hf_files import require_directory
 from nemotron.checkpoints.places import iteration_name, iterations, steps, tracked_iteration
 from nemotron.errors import NotFound, UsageError, nearest
-
-# NeMo-RL's consolidated copy of a DTensor model, its Megatron weights, and what the embedded engine leaves.
-_INSIDE = ("policy/weights/model/consolidated", "policy/weights", "policy")
 
 
 def resolve_step(root: Path, selection: str) -> int:
@@ -60,7 +56,4 @@ def selected_checkpoint(root: Path, selection: str, inside: str | None = None) -
     number = resolve_step(root, selection)
     if not steps(root):
         return root / iteration_name(number)
-    step = root / f"step_{number}"
-    if inside is not None:
-        return step / inside
-    return next((step / place for place in _INSIDE if guess_type(step / place) is not None), step)
+    return inside_step(root / f"step_{number}", inside)

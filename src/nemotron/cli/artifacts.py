@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nemotron.cli import output
-from nemotron.errors import NotFound
 
 if TYPE_CHECKING:
     from nemotron.artifacts.collection import Artifacts
@@ -88,19 +87,21 @@ def show(ref: Ref, as_json: Json = False) -> None:
     Example: nemotron artifacts show art://judges/warm
     """
     from nemotron.artifacts.verify import place_state
-    from nemotron.cli.checkpoint_facts import facts_of_path, facts_of_places
+    from nemotron.cli.checkpoint_facts import facts_of, facts_of_places, model_directory
+    from nemotron.cli.meant import selected
 
-    try:
-        shown = _artifacts().show(ref)
-    except NotFound:
-        unrecorded = facts_of_path(ref)
-        if unrecorded is None:
-            raise
+    artifacts = _artifacts()
+    path = selected(ref) or ref
+    # Its headers first: a large one that nobody recorded would be read whole to be told that.
+    root = model_directory(path)
+    if root is not None and not artifacts.index.idents_at(str(root)):
+        unrecorded = facts_of(root)
         if as_json:
             output.print_json({"artifacts": [], "checkpoint": unrecorded.as_dict()})
         else:
-            print(f"not recorded\n{unrecorded.text()}")
+            print(f"not recorded at this place\n{unrecorded.text()}")
         return
+    shown = artifacts.show(path)
     found = []
     texts = []
     for each in shown:
@@ -158,8 +159,10 @@ def check(
     """
     from nemotron.artifacts.adopt import guessed_type
     from nemotron.artifacts.checks import check_artifact
+    from nemotron.cli.meant import selected
     from nemotron.errors import CheckFailed
 
+    path = Path(selected(str(path)) or path)
     checked = check_artifact(path, type_ or guessed_type(path), limit=limit)
     if as_json:
         found = {"path": str(path), "type": checked.type, "ok": checked.ok, "facts": dict(checked.facts)}
@@ -198,9 +201,11 @@ def add(
 
     Example: nemotron artifacts add models/base --name base
     """
+    from nemotron.cli.meant import selected
+
     _known_type(type_)
     added, version = _artifacts().add(
-        path,
+        Path(selected(str(path)) or path),
         type_=type_,
         name=name,
         level=level,
@@ -244,8 +249,11 @@ def lineage(
     if sum((as_json, mermaid, html is not None)) > 1:
         raise UsageError("--json, --mermaid and --html exclude each other", next="name one of them")
     both = up == down
-    found = _artifacts().lineage(
-        ref, up=depth if up or both else 0, down=depth if down or both else 0, limit=limit
+    from nemotron.cli.meant import meant
+
+    artifacts = _artifacts()
+    found = artifacts.lineage(
+        meant(ref, artifacts), up=depth if up or both else 0, down=depth if down or both else 0, limit=limit
     )
     if any(each.limited for each in found):
         print(f"cut at about {limit} artifacts: --limit {10 * limit} shows more", file=sys.stderr)
@@ -291,7 +299,11 @@ def verify(
 
     if bool(refs) == all_:
         raise UsageError("name artifacts, or --all", next="nemotron artifacts list")
-    found = _artifacts().verify(refs or (), progress=output.byte_progress("reading"))
+    from nemotron.cli.meant import meant
+
+    artifacts = _artifacts()
+    asked = [meant(ref, artifacts) for ref in refs or ()]
+    found = artifacts.verify(asked, progress=output.byte_progress("reading"))
     if as_json:
         output.print_json({"verified": [asdict(each) for each in found]})
     else:
@@ -325,6 +337,8 @@ def alias(
         raise UsageError(
             "give REF NAME[:ALIAS], or NAME:ALIAS --remove", next="nemotron artifacts alias --help"
         )
+    from nemotron.cli.meant import meant
+
     name, word = split_label(ref if label is None else label)
     artifacts = _artifacts()
     version = None
@@ -333,9 +347,9 @@ def alias(
             raise UsageError("only an alias can be removed; versions stay", next="NAME:ALIAS --remove")
         artifacts.remove_alias(name, word, reason=reason)
     elif word is None:
-        version = artifacts.name(ref, name, waived=tuple(waive or ()))
+        version = artifacts.name(meant(ref, artifacts), name, waived=tuple(waive or ()))
     else:
-        version = artifacts.alias(ref, name, word, reason=reason, waived=tuple(waive or ()))
+        version = artifacts.alias(meant(ref, artifacts), name, word, reason=reason, waived=tuple(waive or ()))
     if as_json:
         output.print_json({"name": name, "alias": word, "version": version})
     elif version is None:
@@ -355,7 +369,10 @@ def taint(
 
     Example: nemotron artifacts taint data/chats.jsonl -m leaked
     """
+    from nemotron.cli.meant import meant
+
     artifacts = _artifacts()
+    ref = meant(ref, artifacts)
     if lift:
         ident, affected = artifacts.lift_taint(ref, reason), []
     else:

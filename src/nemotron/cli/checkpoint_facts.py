@@ -18,18 +18,21 @@ def facts_of_places(type_name: str | None, places: Sequence[Mapping[str, Any]]) 
     here = [place for place in places if place["state"] == "intact"]
     if type_name not in MODELS or not here:
         return None
-    from nemotron.checkpoints.inspect_checkpoint import inspect_checkpoint
-
-    return inspect_checkpoint(Path(here[0]["path"]))
+    return facts_of(Path(here[0]["path"]))
 
 
-def facts_of_path(text: str) -> CheckpointFacts | None:
-    """The facts of a model that no record knows, where `text` is the path of one."""
+def model_directory(text: str) -> Path | None:
+    """The absolute path of the model that `text` names by its path; None where it names none."""
     from nemotron.artifacts.checks.guess import guess_type
 
     path = Path(text).expanduser()
     if "://" in text or not path.is_dir() or guess_type(path) not in MODELS:
         return None
+    return path.absolute()
+
+
+def facts_of(path: Path) -> CheckpointFacts:
+    """The facts of the model in a directory. Errors: those of `inspect_checkpoint`."""
     from nemotron.checkpoints.inspect_checkpoint import inspect_checkpoint
 
-    return inspect_checkpoint(path.absolute())
+    return inspect_checkpoint(path)

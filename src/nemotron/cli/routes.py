@@ -8,7 +8,7 @@ from pathlib import Path
 from nemotron.catalog.discover import Catalog, load_catalog
 from nemotron.catalog.routes import Hop, find_route
 from nemotron.cli import output
-from nemotron.errors import NotFound, nearest
+from nemotron.errors import CheckFailed, NotFound, nearest
 
 
 def show(have: str, want: str, *, as_json: bool) -> None:
@@ -33,17 +33,21 @@ def show(have: str, want: str, *, as_json: bool) -> None:
 
 
 def _type_of(catalog: Catalog, text: str) -> str:
-    if text in catalog.types or not Path(text).exists():
+    if text in catalog.types or not text or not Path(text).exists():
         return _known(catalog, text)
-    from nemotron.artifacts.adopt import guessed_type
+    from nemotron.artifacts.checks.guess import guess_type
 
-    return guessed_type(Path(text))
+    guess = guess_type(Path(text))
+    if guess is None:
+        raise CheckFailed("its type cannot be told from what it holds", where=text, next="name the type")
+    return guess
 
 
 def _known(catalog: Catalog, name: str) -> str:
     if name not in catalog.types:
         names = catalog.types.names
-        raise NotFound(f"{name} is no artifact type", nearest=nearest(name, names), valid=names)
+        what = f"{name or 'nothing'} is no artifact type, and no path of an artifact"
+        raise NotFound(what, nearest=nearest(name, names), valid=names)
     return name
 
 

@@ -98,10 +98,11 @@ class Engine(Protocol):
 
     def checkpoint_layout(
         self, config: Mapping[str, Any], select: str, type_name: str
-    ) -> tuple[str, str] | None:
-        """Which of several checkpoints the artifact is, and where in its directory it lies.
+    ) -> tuple[str, str | None] | None:
+        """Which of several checkpoints the artifact is, and where in its directory it lies; None where that
+        has to be looked for.
 
-        None where the path itself is the artifact. `best` is `latest` for a config that ranks none.
+        None for both where the path itself is the artifact. `best` is `latest` for a config that ranks none.
         """
 
     def code(self, step: StepFacts) -> tuple[Path, ...]:

@@ -94,9 +94,9 @@ class ScriptEngine:
 
     def checkpoint_layout(
         self, config: Mapping[str, Any], select: str, type_name: str
-    ) -> tuple[str, str] | None:
-        """A script writes the artifact at the path the config gives."""
-        return None
+    ) -> tuple[str, str | None] | None:
+        """A script that saves several writes `step_N` directories where the config says."""
+        return select, None
 
     def code(self, step: StepFacts) -> tuple[Path, ...]:
         """None of its own: the step's script and what that imports decide."""

@@ -25,7 +25,7 @@ def find_outputs(
         path: Path | None = root
         if output["select"] is not None:
             step = select_step(root, output["select"])
-            path = None if step is None else root / f"step_{step}" / (output["inside"] or "")
+            path = None if step is None else _inside(root / f"step_{step}", output["inside"])
         if path is None or not path.exists():
             if output["required"]:
                 missing.append(f"output {output['port']} is not there: nothing at {path or root}")
@@ -33,6 +33,14 @@ def find_outputs(
         made = {"type": output["type"], "path": str(path)}
         found[output["port"]] = made if step is None else {**made, "step_of_training": step}
     return found, "; ".join(missing) or None
+
+
+def _inside(step: Path, inside: str | None) -> Path:
+    if inside is not None:
+        return step / inside
+    from nemotron.artifacts.checks.saved_steps import inside_step
+
+    return inside_step(step, None)
 
 
 def check_outputs(found: Mapping[str, Mapping[str, Any]]) -> CheckFailed | None:
@@ -70,7 +78,7 @@ def select_step(root: Path, select: str) -> int | None:
         return int(asked) if int(asked) in steps else None
     if kind == "latest":
         return steps[-1]
-    from nemotron.artifacts.checks.ranking import best_step  # as costly to import as the checks above
+    from nemotron.artifacts.checks.saved_steps import best_step  # as costly to import as the checks above
 
     try:
         return best_step(root, asked, steps)

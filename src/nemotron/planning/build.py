@@ -13,6 +13,7 @@ from nemotron.artifacts.references import Reference
 from nemotron.artifacts.runs import Run
 from nemotron.artifacts.store import Store, find_store
 from nemotron.catalog.discover import Catalog, load_catalog
+from nemotron.catalog.routes import Hop
 from nemotron.catalog.step import Step
 from nemotron.config.config import Config, Origin
 from nemotron.engines.base import Engine, find_engine
@@ -26,7 +27,7 @@ from nemotron.planning.compiled import (
     step_facts,
     with_placeholders,
 )
-from nemotron.planning.conversions import conversion_of, offered_type
+from nemotron.planning.conversions import conversion_of, offered_type, wrong_type
 from nemotron.planning.earlier import find_earlier
 from nemotron.planning.model_edges import model_edges
 from nemotron.planning.model_identity import findings_to_come, identity_findings
@@ -268,7 +269,11 @@ class Planner:
         offered = offered_type(pinned.input, reference)
         if offered is None:
             return pinned
-        return self._pin_converted(binding, reference, step, {None: (offered,)}) or pinned
+        converted = self._pin_converted(binding, reference, step, {None: (offered,)})
+        if converted is not None:
+            return converted
+        wrong = wrong_type(pinned.input, offered, self._catalog.types_of(step))
+        return replace(pinned, findings=(*wrong, *pinned.findings))
 
     def _pin_converted(
         self,
@@ -282,12 +287,22 @@ class Planner:
         found = conversion_of(self._catalog, graph, binding.port, reference, outputs)
         if found is None:
             return None
-        keys = [self._plan_once(made, {hop.takes.name: text}) for made, hop, text in found.steps()]
+        keys = [self._plan_conversion(made, hop, text) for made, hop, text in found.steps()]
         pinned = self._pin_step(binding, found.steps()[-1][0], step)
         first = found.hops[0].takes.name
         source = next(i for i in self._built[keys[0]].inputs if i.port == first)
         engines = [self._built[key].recipe.engine for key in keys]
-        return replace(pinned, input=replace(pinned.input, converted=found.told(source.path, engines)))
+        return replace(pinned, input=replace(pinned.input, converted=found.told(source, engines)))
+
+    def _plan_conversion(self, made: Reference, hop: Hop, text: str) -> str:
+        """The key of its plan; what an adapter says of its base is bound, where nothing else is."""
+        key = self._plan_once(made, {hop.takes.name: text})
+        inputs = {i.port: i for i in self._built[key].inputs}
+        base, named = hop.takes.adapts, inputs[hop.takes.name].facts.get("base")
+        if base is None or named is None or base not in inputs or inputs[base].state != "unbound":
+            return key
+        del self._built[key]
+        return self._plan_once(made, {hop.takes.name: text, base: str(named)})
 
     def _pin_reference(
         self, binding: Binding, reference: Reference, step: Step, *, here: bool, waived: Sequence[str]

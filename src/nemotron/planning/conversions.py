@@ -13,6 +13,7 @@ from nemotron.catalog.discover import Catalog
 from nemotron.catalog.routes import Hop, find_conversion
 from nemotron.catalog.step import Port
 from nemotron.catalog.types import TypeGraph
+from nemotron.findings import Finding
 from nemotron.planning.plan import PlannedInput
 
 
@@ -37,17 +38,20 @@ class Conversion(NamedTuple):
             text = str(reference)
         return found
 
-    def told(self, path: str | None, engines: Sequence[str]) -> dict[str, Any]:
+    def told(self, given: PlannedInput, engines: Sequence[str]) -> dict[str, Any]:
         """What a plan says of it: type, reference and bytes of what is converted, steps and engines.
 
-        path: where it is; None where that is not known yet.
+        given: the input of the first. Bytes are those of weights where it is known how many they are.
         """
+        path, bytes_ = given.path, given.facts.get("weight_bytes")
+        if bytes_ is None and path is not None and Path(path).exists():
+            bytes_ = bytes_at(Path(path))
         return {
             "from": self.have,
             "source": str(self.source),
             "by": [hop.step.id for hop in self.hops],
             "engines": list(engines),
-            "bytes": None if path is None or not Path(path).exists() else bytes_at(Path(path)),
+            "bytes": bytes_,
         }
 
 
@@ -87,6 +91,15 @@ def offered_type(each: PlannedInput, reference: Reference) -> str | None:
     from nemotron.artifacts.checks.guess import guess_type
 
     return guess_type(Path(each.path))
+
+
+def wrong_type(each: PlannedInput, offered: str, graph: TypeGraph) -> tuple[Finding, ...]:
+    """That an input seems to be of a type that its port does not take; none where the port takes it."""
+    # What a model of a hub is shows when it is here.
+    if each.state != "missing" or any(graph.is_a(offered, want) for want in each.types):
+        return ()
+    what = f"input {each.port}: this seems to be {offered}, it takes {' or '.join(each.types)}"
+    return (Finding("input.type", "error", what, each.path),)
 
 
 def bytes_at(path: Path) -> int:

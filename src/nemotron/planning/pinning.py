@@ -28,7 +28,7 @@ UNREADABLE = "input.late"
 # What a dry run says of a URL; asking for its size may take so long.
 TO_FETCH = "input.to_fetch"
 _SIZE_SECONDS = 3.0
-_SHOWN = ("rows", "parameters", "model_type", "kind", "vocab_size", "dtypes", "chat_template")
+_SHOWN = ("rows", "parameters", "weight_bytes", "model_type", "kind", "vocab_size", "dtypes", "chat_template")
 _COMPARED = (
     *("tokenizer", "tokenizer_digest", "tokenizer_size", "special_tokens", "chat_template_digest"),
     *("architecture_digest", "base", "base_model", "pack_size"),
@@ -186,7 +186,7 @@ def pin_run(
                 next=f"nemotron runs wait {run.id}; name what lies on another machine by its path there",
             )
         raise CheckFailed(
-            f"run {run.id} has left nothing: it {run.state()}",
+            f"run {run.id} has left nothing: its state is {run.state()}",
             next=f"nemotron runs show {run.id}",
         )
     name = choose_output(

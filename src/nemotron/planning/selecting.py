@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nemotron.artifacts.paths import printable
 from nemotron.artifacts.references import Reference
 from nemotron.artifacts.run_list import find_run
 from nemotron.artifacts.store import Store
@@ -18,6 +19,15 @@ def selected_path(reference: Reference, store: Store) -> Path:
     """
     assert reference.selection is not None
     if reference.kind == "path":
+        if not reference.path.is_dir():
+            named = Path(str(reference)).exists()
+            raise NotFound(
+                "no directory of checkpoints to choose from here",
+                where=printable(reference.path),
+                next=f"for what is called so: {printable(str(reference))}/"
+                if named
+                else "name the checkpoint's own directory where it cannot be seen from here",
+            )
         return selected_checkpoint(reference.path, reference.selection)
     run = find_run(store, reference.name)
     planned = [o for o in run.plan.get("outputs") or () if isinstance(o, dict) and o.get("select")]

@@ -159,7 +159,7 @@ class EmbeddedEngine:
 
     def checkpoint_layout(
         self, config: Mapping[str, Any], select: str, type_name: str
-    ) -> tuple[str, str] | None:
+    ) -> tuple[str, str | None] | None:
         """A checkpoint step holds the model in `policy/`, a Megatron checkpoint where NeMo-RL keeps it."""
         return ranked(config, select), f"policy/{WEIGHTS}" if type_name == MEGATRON else "policy"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from nemotron.engines.base import Shape, StepFacts
 from nemotron.engines.megatron_bridge.contract import DEFAULT_IMAGE, contract_for_image
+from nemotron.engines.megatron_bridge.numbers import number_findings
 from nemotron.engines.megatron_bridge.placing import (
     data_rows,
     needed_shape,
@@ -17,6 +18,7 @@ from nemotron.engines.megatron_bridge.placing import (
     prefetch_commands,
     trainer_config,
 )
+from nemotron.engines.megatron_bridge.recipe_size import size_findings
 from nemotron.engines.megatron_bridge.rules import Setting, check
 from nemotron.engines.megatron_bridge.values import Values, trains
 from nemotron.errors import UsageError
@@ -65,7 +67,10 @@ class MegatronBridgeEngine:
             data_rows(step.rows),
             packed if isinstance(packed, int) else None,
         )
-        return (*found, *contract.check(mine), *check(setting))
+        wrong = tuple(number_findings(setting.values))
+        # Sums of numbers that cannot be would say the same less clearly.
+        sums = () if wrong else tuple(check(setting))
+        return (*found, *contract.check(mine), *wrong, *sums, *size_findings(config, step))
 
     def check_arguments(
         self, config: Mapping[str, Any], step: StepFacts, arguments: Sequence[str]
@@ -106,7 +111,7 @@ class MegatronBridgeEngine:
 
     def checkpoint_layout(
         self, config: Mapping[str, Any], select: str, type_name: str
-    ) -> tuple[str, str] | None:
+    ) -> tuple[str, str | None] | None:
         """The directory of all iterations is the artifact; its tracker names the newest."""
         return None
 

@@ -87,7 +87,7 @@ class NemoRLEngine:
 
     def checkpoint_layout(
         self, config: Mapping[str, Any], select: str, type_name: str
-    ) -> tuple[str, str] | None:
+    ) -> tuple[str, str | None] | None:
         """NeMo-RL keeps the weights of a step in `policy/weights`, a model to be served deeper in it."""
         return ranked(config, select), weights_directory(config)
 

@@ -1,4 +1,4 @@
-"""Which of several saved steps is the best, by the metrics that a trainer left beside them."""
+"""The `step_N` that a trainer saved: which is the best, by the metrics beside them, and where its model lies."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from .files import read_bytes, read_json_object
 from .report import Problem
 
 _RANKING, _INFO, _CONFIG = "metric.json", "training_info.json", "config.yaml"
+# NeMo-RL's consolidated copy of a DTensor model, its weights, and what the embedded engine leaves.
+_INSIDE = ("policy/weights/model/consolidated", "policy/weights", "policy")
 _LIMIT = 8 << 20
 # What NeMo-RL writes before the first validation.
 _NO_REWARD = -99999999.0
@@ -38,6 +40,8 @@ def best_step(root: Path, asked: str, numbers: Sequence[int]) -> int:
         raise UsageError(what, where=printable(root), valid=("best:max:METRIC", "best:min:METRIC"))
     values = {step: read_json_object(root / f"step_{step}" / _INFO, limit=_LIMIT) for step in numbers}
     infos = {step: info for step, info in values.items() if not isinstance(info, Problem)}
+    if not any(metric in info for info in infos.values()):
+        metric = _as_saved(metric)
     scored = {step: value for step, info in infos.items() if (value := _score(info, metric)) is not None}
     if not scored:
         names = sorted({key for info in infos.values() for key in info if _score(info, key) is not None})
@@ -49,6 +53,19 @@ def best_step(root: Path, asked: str, numbers: Sequence[int]) -> int:
         what = f"it is not known whether a higher {metric} is better"
         raise UsageError(what, where=printable(root), valid=(f"best:max:{metric}", f"best:min:{metric}"))
     return max(scored, key=lambda step: (scored[step] if higher else -scored[step], step))
+
+
+def inside_step(step: Path, inside: str | None) -> Path:
+    """Where in a saved step the model lies; where that is not known, the first place that a trainer uses."""
+    if inside is not None:
+        return step / inside
+    return next((step / place for place in _INSIDE if (step / place).is_dir()), step)
+
+
+def _as_saved(metric: str) -> str:
+    """A metric as `runs list` and logs call it, `validation/accuracy`, in the spelling of NeMo-RL's files."""
+    group, slash, name = metric.partition("/")
+    return f"{'val' if group == 'validation' else group}:{name}" if slash else metric
 
 
 def _ranking(root: Path, numbers: Sequence[int]) -> tuple[str | None, bool | None]:
