@@ -209,6 +209,17 @@ def recipes_of(bridge: Path) -> dict[str, str | None]:
     return found
 
 
+def precisions_of(sources: Sources) -> list[str]:
+    """The names of mixed precision that are registered; with `-` for `_` they are known too."""
+    module, _ = SECTIONS["mixed_precision"]
+    return [
+        node.name
+        for node in sources.tree(module).body
+        if isinstance(node, ast.FunctionDef)
+        and any(isinstance(each, ast.Name) and each.id == "register" for each in node.decorator_list)
+    ]
+
+
 def _hub_id(function: ast.FunctionDef) -> str | None:
     for node in ast.walk(function):
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("from_hf_pretrained") and node.args:
@@ -249,6 +260,7 @@ def contract(version: str, bridge: Path, core: Path) -> dict[str, Any]:
         "version": version,
         "core": dist_info.removeprefix("megatron_core-").removesuffix(".dist-info"),
         "optional": list(OPTIONAL),
+        "mixed_precision": precisions_of(sources),
         "recipes": recipes_of(bridge),
         "sections": sections,
     }

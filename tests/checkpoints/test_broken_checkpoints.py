@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
+import random
+import signal
+import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +57,69 @@ def test_a_hostile_metadata_is_refused_and_not_run(iteration: Path, tmp_path: Pa
     refused(iteration, "could run code")
     assert not inspect_checkpoint(iteration).ok
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["common.pt", "train_state.pt", "../latest_train_state.pt"])
+def test_a_hostile_state_is_found_and_not_run(iteration: Path, tmp_path: Path, name: str) -> None:
+    torch = pytest.importorskip("torch")
+    mark = tmp_path / "ran"
+    assert inspect_checkpoint(iteration).ok
+    torch.save({"iteration": 0, "args": Shell(f"touch {mark}")}, iteration / name)
+    facts = inspect_checkpoint(iteration)
+    assert [f.id for f in facts.findings] == ["checkpoint.hostile_pickle"]
+    assert "posix.system" in facts.findings[0].message
+    assert not mark.exists()
+
+
+def test_a_hostile_object_among_the_weights_is_found(iteration: Path) -> None:
+    """`_extra_state` of a layer: torch's own reader loads it with everything allowed."""
+    harmless, hostile = b"\x80\x02](Ne.", b"\x80\x02ca\n\n."
+    shard = next(file for file in sorted(iteration.glob("*.distcp")) if harmless in file.read_bytes())
+    shard.write_bytes(shard.read_bytes().replace(harmless, hostile, 1))
+    facts = inspect_checkpoint(iteration)
+    (finding,) = facts.findings
+    assert finding.id == "checkpoint.hostile_pickle"
+    assert "_extra_state" in finding.message and shard.name in str(finding.where)
+
+
+@pytest.mark.parametrize(
+    "change", ["a second pickle", "another name", "packed", "a bare pickle", "cut short"]
+)
+def test_a_state_in_a_disguise_is_found(iteration: Path, change: str) -> None:
+    file = iteration / "common.pt"
+    data = file.read_bytes()
+    with zipfile.ZipFile(file) as held:
+        entries = {name: held.read(name) for name in held.namelist()}
+    if change == "a bare pickle":
+        file.write_bytes(pickle.dumps(Shell("true")))
+    elif change == "cut short":
+        file.write_bytes(data[: len(data) // 2])
+    else:
+        names = {"a second pickle": "other/data.pkl", "another name": "archive/DATA.PKL", "packed": ""}
+        packing = zipfile.ZIP_DEFLATED if change == "packed" else zipfile.ZIP_STORED
+        with zipfile.ZipFile(file, "w", packing) as made:
+            for name, content in entries.items():
+                made.writestr(name, content)
+            if names[change]:
+                made.writestr(names[change], pickle.dumps(Shell("true"), 2))
+    facts = inspect_checkpoint(iteration)
+    assert not facts.ok and facts.findings[0].id in ("checkpoint.hostile_pickle", "checkpoint.broken_file")
+
+
+def test_what_trainers_keep_in_their_state_is_let_through(iteration: Path) -> None:
+    torch = pytest.importorskip("torch")
+    numpy = pytest.importorskip("numpy")
+    state = {
+        "args": argparse.Namespace(dtype=torch.bfloat16, place=Path("/a"), signal=signal.SIGTERM, some={1}),
+        "optimizer": {"param_groups": [{"lr": 1e-3, "betas": (0.9, 0.95)}], "state": OrderedDict()},
+        "rng_state": [
+            {"random": random.getstate(), "numpy": numpy.random.get_state(), "torch": torch.get_rng_state()}
+        ],
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+        "bytes": b"abc",
+    }
+    torch.save(state, iteration / "common.pt")
+    assert inspect_checkpoint(iteration).findings == ()
 
 
 def test_a_hostile_tensor_is_refused_and_not_run(iteration: Path, tmp_path: Path) -> None:

@@ -273,7 +273,33 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "a missing tensor": ({"change": drop("model.layers.2.mlp.up_proj.weight")}, "layers.2.mlp.up_proj"),
     "another type in one layer": ({"change": retype}, "is BF16, model.layers.1.mlp.up_proj.weight is F32"),
     "another shape": ({"config": {"intermediate_size": FFN + 1}}, r"by the config \[49, 32\]"),
-    "another architecture": ({"config": {"model_type": "gemma3"}}, "cannot be converted"),
+    "another architecture": (
+        {"config": {"model_type": "gemma3", "architectures": ["Gemma3ForCausalLM"]}},
+        "Gemma3ForCausalLM cannot be converted",
+    ),
+    "two architectures": ({"config": {"model_type": "qwen3"}}, "'qwen3' and architecture Llama.* disagree"),
+    "scaling in the old place alone": (
+        {"config": {"rope_scaling": {"type": "linear", "factor": 4.0}}},
+        "rope scaling of type 'linear'",
+    ),
+    "scaling in one place of two": (
+        {"config": {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}},
+        "without scaling, rope_scaling theta 10000 scaled by 8",
+    ),
+    "two bases": ({"config": {"rope_theta": 5e5}}, "rope_parameters.rope_theta is 10000.0 and rope_theta 5"),
+    "a base in one place of two": (
+        {"config": {"rope_parameters": {"rope_theta": 5e5}, "rope_scaling": {"type": "default"}}},
+        "described twice, and not alike: rope_parameters theta 500000 .*, rope_scaling theta 10000",
+    ),
+    "two types": (
+        {"config": {"rope_parameters": {"rope_type": "default", "type": "linear"}}},
+        "rope_parameters.rope_type is default and type linear",
+    ),
+    "scaling by layer": (
+        {"config": {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}},
+        "rope_parameters is no table of numbers for all layers",
+    ),
+    "a part of each head": ({"config": {"partial_rotary_factor": 0.5}}, "a part of each head"),
     "a classifier": ({"config": {"architectures": ["LlamaForSequenceClassification"]}}, "SequenceClass"),
     "yarn": ({"config": {"rope_scaling": {"rope_type": "yarn", "factor": 4}}}, "yarn"),
     "another activation": ({"config": {"hidden_act": "gelu"}}, "gelu"),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -47,7 +48,26 @@ def test_a_refusal_is_an_exit_code_and_no_traceback(make_model: Make, tmp_path: 
     made = make_model(config={"model_type": "gemma3"})
     done = start("convert/hf_to_megatron", tmp_path, model=made.path)
     assert done.returncode == 4
-    assert "error: LlamaForCausalLM cannot be converted" in done.stderr and "Traceback" not in done.stderr
+    assert "error: model_type 'gemma3' and architecture" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "failure.json").exists(), "it is no run's directory"
+
+
+def test_a_failure_leaves_its_word_with_the_run(
+    world: Any, cli: Callable[..., Any], make_model: Make
+) -> None:
+    made = make_model(config={"rope_scaling": {"type": "linear", "factor": 4.0}})
+    done = cli("steps", "run", "convert/hf_to_megatron", "-i", f"model={made.path}", "--json")
+    assert done.code == 4, done.err
+    error = done.json["error"]
+    assert "rope scaling of type 'linear' cannot be converted" in error["what"]
+    assert (error["where"], error["valid"]) == (str(made.path / "config.json"), ["default", "llama3"])
+    run = world.runs()[-1].name
+    shown = cli("runs", "show", run).out
+    for part in ("failure  rope scaling of type 'linear'", f"at {made.path}/config.json", "valid: default"):
+        assert part in shown
+    assert cli("runs", "show", run, "--json").json["failure"]["exit_code"] == 4
+    waited = cli("runs", "wait", run)
+    assert waited.code == 4 and "rope scaling of type 'linear'" in waited.err
 
 
 def test_a_made_adapter_is_merged(make_model: Make, tmp_path: Path) -> None:

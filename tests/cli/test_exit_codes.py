@@ -214,3 +214,35 @@ def test_a_terminal_without_utf_8_gets_escapes_not_a_traceback(world: Any) -> No
     )
     assert done.returncode == 0, done.stderr
     assert os.linesep.encode() in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("steps", "show", "rl/nemo_rl/rlhf"), 141, ""),
+        (("steps", "show", "rl/nemo_rl/rlhf", "--json"), 141, ""),
+        (("steps", "list"), 141, ""),
+        (("--help",), 141, ""),
+        (("steps", "show", "no/such/step", "--json"), 3, "no/such/step"),
+    ],
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_gone_makes_no_noise(
+    world: Any, words: tuple[str, ...], code: int, said: str, unbuffered: str
+) -> None:
+    """As in `nemotron steps list | true`; an error of the user's is told on stderr all the same."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            world.command(*words),
+            env=world.environ | {"PYTHONUNBUFFERED": unbuffered},
+            cwd=world.work,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        os.close(writing)
+    assert done.returncode == code and bool(done.stderr) == bool(said)
+    assert said in done.stderr and "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr

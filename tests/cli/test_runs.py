@@ -198,3 +198,31 @@ def test_runs_of_another_store_are_not_seen(
     assert cli("runs", "list", "--json").json == {"runs": []}
     assert cli("steps", "run", "make/rows", "--json").json["outcome"] == "ran"
     assert Path(world.work / ".nemotron/runs").is_dir()
+
+
+def test_why_a_run_failed_is_shown_and_told_to_who_waits(world: Any, cli: Cli) -> None:
+    said = {"what": "row 7 has no answer", "where": "rows.jsonl:7", "next": "mend it", "exit_code": 4}
+    script = f"import json, sys; open('failure.json', 'w').write(json.dumps({said!r})); sys.exit(4)"
+    world.add_step("make/word", script=script)
+    assert cli("steps", "run", "make/word").code == 4
+    run = world.runs()[-1].name
+    shown = cli("runs", "show", run).out.splitlines()
+    at = shown.index("  failure  row 7 has no answer")
+    assert shown[at + 1 : at + 3] == ["           at rows.jsonl:7", "           next: mend it"]
+    waited = cli("runs", "wait", run)
+    assert (waited.code, waited.out) == (4, f"{run} failed: trainer failed\n")
+    assert waited.err.splitlines()[-2:] == [
+        f"error: run {run} failed: row 7 has no answer (rows.jsonl:7)",
+        "  next: mend it",
+    ]
+    assert cli("runs", "wait", run, "--json").json["runs"][0]["exit_code"] == 4
+
+
+def test_a_run_that_failed_without_a_word_points_to_its_log(world: Any, cli: Cli) -> None:
+    world.add_step("make/silent", script="import sys; sys.exit(7)")
+    assert cli("steps", "run", "make/silent").code == 1
+    run = world.runs()[-1]
+    shown = cli("runs", "show", run.name).out
+    assert "  failure  trainer failed (exit code 7)" in shown
+    assert f"           at {run}/logs/attempt-1.log" in shown
+    assert f"           next: nemotron runs logs {run.name}" in shown

@@ -23,7 +23,9 @@ _ALLOWED = frozenset((_REBUILD, _PARAMETER, "collections.OrderedDict", PERSISTEN
 _LARGE = (1 << 32) - 1
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
+    """A file in a zip. stored: whether as it is, neither packed nor encrypted. start: of its bytes."""
+
     name: str
     stored: bool
     checksum: int
@@ -31,8 +33,8 @@ class _Entry(NamedTuple):
     start: int
 
 
-class _BrokenError(Exception):
-    """The file is not what `torch.save` writes of one tensor."""
+class ArchiveError(Exception):
+    """The file is not what `torch.save` writes."""
 
 
 def find_numbers(files: ReadFiles, path: Path, piece: StoredPiece, dtype: str, size: int) -> tuple[int, int]:
@@ -42,20 +44,20 @@ def find_numbers(files: ReadFiles, path: Path, piece: StoredPiece, dtype: str, s
     that type and number of bytes.
     """
     try:
-        entries = {entry.name.partition("/")[2]: entry for entry in _entries(files, path, piece)}
+        entries = {entry.name.partition("/")[2]: entry for entry in archive_entries(files, path, piece)}
         number, storage, in_order = _tensor(files, path, entries.get("data.pkl"), piece)
         if storage != dtype:
-            raise _BrokenError(f"a tensor of {storage}, where the metadata say {dtype}")
+            raise ArchiveError(f"a tensor of {storage}, where the metadata say {dtype}")
         if not in_order:
-            raise _BrokenError("a tensor whose numbers are not in order")
+            raise ArchiveError("a tensor whose numbers are not in order")
         held = entries.get(f"data/{number}")
         if held is None or not held.stored or held.size != size:
-            raise _BrokenError(f"not the {size} bytes that the metadata say")
+            raise ArchiveError(f"not the {size} bytes that the metadata say")
         order = entries.get("byteorder")
-        if order is not None and _bytes(files, path, piece, order, 16) != b"little":
-            raise _BrokenError("numbers in another byte order")
-    except (_BrokenError, struct.error) as problem:
-        what = f"{piece.key[:100]}: {problem if isinstance(problem, _BrokenError) else 'cut short'}"
+        if order is not None and archive_bytes(files, path, piece, order, 16) != b"little":
+            raise ArchiveError("numbers in another byte order")
+    except (ArchiveError, struct.error) as problem:
+        what = f"{piece.key[:100]}: {problem if isinstance(problem, ArchiveError) else 'cut short'}"
         raise CheckFailed(what, where=printable(path), next="copy or save the checkpoint again") from problem
     return piece.offset + held.start, held.checksum
 
@@ -76,29 +78,36 @@ def _in_order(first: Any, shape: Any, strides: Any) -> bool:
 
 def _read(files: ReadFiles, path: Path, piece: StoredPiece, at: int, count: int) -> bytes:
     if at < 0 or count < 0 or at + count > piece.length:
-        raise _BrokenError("cut short")
+        raise ArchiveError("cut short")
     data = bytearray(count)
     files.read(path, piece.offset + at, memoryview(data))
     return bytes(data)
 
 
-def _entries(files: ReadFiles, path: Path, piece: StoredPiece) -> Iterator[_Entry]:
-    """The entries that the directory at the end of a zip lists."""
-    tail_at = max(0, piece.length - _TAIL)
+def archive_entries(files: ReadFiles, path: Path, piece: StoredPiece, most: int = _TAIL) -> Iterator[Entry]:
+    """The entries that the directory at the end of a zip lists, as torch's own reader finds them.
+
+    most: bytes of that directory. Raises ArchiveError where there is none that can be read.
+    """
+    if piece.length < 4 or _read(files, path, piece, 0, 4) != b"PK\x03\x04":
+        raise ArchiveError("no file of torch.save")  # torch would take it for a bare pickle
+    tail_at = max(0, piece.length - most)
     tail = _read(files, path, piece, tail_at, piece.length - tail_at)
     at = tail.rfind(b"PK\x05\x06")
     if at < 0:
-        raise _BrokenError("no file of torch.save")
+        raise ArchiveError("no file of torch.save")
     length, begin = struct.unpack_from("<II", tail, at + 12)
-    far = tail.rfind(b"PK\x06\x06", 0, at)
-    if begin == _LARGE and far >= 0:
-        length, begin = struct.unpack_from("<QQ", tail, far + 40)
+    if at >= 20 and tail[at - 20 : at - 16] == b"PK\x06\x07":
+        (far,) = struct.unpack_from("<Q", tail, at - 12)
+        if not tail_at <= far <= piece.length or tail[far - tail_at : far - tail_at + 4] != b"PK\x06\x06":
+            raise ArchiveError("a damaged list of entries")
+        length, begin = struct.unpack_from("<QQ", tail, far - tail_at + 40)
     if not tail_at <= begin <= begin + length <= piece.length:
-        raise _BrokenError("a list of entries that is not at the end")
+        raise ArchiveError("a list of entries that is not at the end")
     place, end = begin - tail_at, begin - tail_at + length
     while place < end:
         if tail[place : place + 4] != b"PK\x01\x02":
-            raise _BrokenError("a damaged list of entries")
+            raise ArchiveError("a damaged list of entries")
         flags, method = struct.unpack_from("<HH", tail, place + 8)
         crc, packed, size, name, extra, comment = struct.unpack_from("<IIIHHH", tail, place + 16)
         (offset,) = struct.unpack_from("<I", tail, place + 42)
@@ -107,9 +116,9 @@ def _entries(files: ReadFiles, path: Path, piece: StoredPiece) -> Iterator[_Entr
         stored = method == 0 and not flags & 1 and packed == size
         local = _read(files, path, piece, offset, 30)
         if local[:4] != b"PK\x03\x04":
-            raise _BrokenError("an entry that is not there")
+            raise ArchiveError("an entry that is not there")
         start = offset + 30 + sum(struct.unpack_from("<HH", local, 26))
-        yield _Entry(rest[:name].decode("utf-8", "replace"), stored, crc, size, start)
+        yield Entry(rest[:name].decode("utf-8", "replace"), stored, crc, size, start)
         place += 46 + name + extra + comment
 
 
@@ -127,26 +136,27 @@ def _far(extra: bytes, packed: int, size: int, offset: int) -> tuple[int, int, i
     return packed, size, offset
 
 
-def _bytes(files: ReadFiles, path: Path, piece: StoredPiece, entry: _Entry, limit: int) -> bytes:
+def archive_bytes(files: ReadFiles, path: Path, piece: StoredPiece, entry: Entry, limit: int) -> bytes:
+    """The bytes of an entry. Raises ArchiveError for one that is packed, or longer than `limit`."""
     if not entry.stored or entry.size > limit:
-        raise _BrokenError(f"an entry {entry.name[:40]!r} that torch.save does not write")
+        raise ArchiveError(f"an entry {entry.name[:40]!r} that torch.save does not write")
     return _read(files, path, piece, entry.start, entry.size)
 
 
-def _tensor(files: ReadFiles, path: Path, entry: _Entry | None, piece: StoredPiece) -> tuple[str, str, bool]:
+def _tensor(files: ReadFiles, path: Path, entry: Entry | None, piece: StoredPiece) -> tuple[str, str, bool]:
     """Which storage a tensor has, the type of its numbers, and whether they are in order."""
     if entry is None:
-        raise _BrokenError("no file of torch.save")
-    root: Any = read_pickle(_bytes(files, path, piece, entry, _PICKLE), _ALLOWED)
+        raise ArchiveError("no file of torch.save")
+    root: Any = read_pickle(archive_bytes(files, path, piece, entry, _PICKLE), _ALLOWED)
     if isinstance(root, Problem):
-        raise _BrokenError(root.message)
+        raise ArchiveError(root.message)
     if isinstance(root, Made) and root.of == _PARAMETER and root.args:
         root = root.args[0]
     if not isinstance(root, Made) or root.of != _REBUILD or len(root.args) < 4:
-        raise _BrokenError("something else than one plain tensor")
+        raise ArchiveError("something else than one plain tensor")
     storage, first, shape, strides = root.args[:4]
     held = storage.args if isinstance(storage, Made) and storage.of == PERSISTENT_ID else ()
     known = len(held) == 5 and isinstance(held[1], Named) and held[1].path in _STORAGES
     if not known or not isinstance(held[2], str):
-        raise _BrokenError("a tensor of a type that is not known here")
+        raise ArchiveError("a tensor of a type that is not known here")
     return held[2], _STORAGES[held[1].path], _in_order(first, shape, strides)

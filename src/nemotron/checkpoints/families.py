@@ -28,6 +28,9 @@ _LARGEST = 1 << 31
 # What transformers assumes when a config says nothing.
 _HEAD_DIM = {"qwen3": 128}
 _ROPE_THETA = 10000.0
+_ROPE_SECTIONS = ("rope_parameters", "rope_scaling")
+_ROPE_OUTSIDE = ("rope_theta", "partial_rotary_factor")
+_ROPE_FIX = "keep in config.json the one that the model was trained with"
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,7 @@ def model_of(config: Mapping[str, Any], where: str) -> Model:
     family = config.get("model_type")
     named = config.get("architectures") or [ARCHITECTURES.get(str(family))]
     if family not in FAMILIES or named != [ARCHITECTURES[family]]:
-        what = f"{named[0] if isinstance(named, list) and named else family} cannot be converted"
-        raise CheckFailed(what, where=where, valid=tuple(ARCHITECTURES.values()))
+        raise _unknown(family, named, where)
     problems = [words for key, words in _REFUSED.items() if config.get(key)]
     if problems:
         raise CheckFailed(f"a model with {' and '.join(problems)} cannot be converted", where=where)
@@ -111,6 +113,21 @@ def model_of(config: Mapping[str, Any], where: str) -> Model:
     return model
 
 
+def _unknown(family: object, named: object, where: str) -> NemotronError:
+    """The error for an architecture of no family here, or of another than the config's."""
+    first = named[0] if isinstance(named, list) and named else None
+    valid = tuple(ARCHITECTURES.values())
+    if first not in valid:
+        return CheckFailed(f"{first or family} cannot be converted", where=where, valid=valid)
+    if isinstance(named, list) and len(named) > 1:
+        return CheckFailed(
+            f"{len(named)} architectures are named: {str(named)[:80]}", where=where, valid=valid
+        )
+    pairs = tuple(f"{name} with {each}" for name, each in ARCHITECTURES.items())
+    what = f"model_type {str(family)[:40]!r} and architecture {first} disagree"
+    return CheckFailed(what, where=where, valid=pairs)
+
+
 def _has_window(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") == "mistral" and config.get("sliding_window") is not None
 
@@ -139,13 +156,31 @@ class _Numbers:
 
 
 def _rope(config: Mapping[str, Any], where: str) -> tuple[float, float | None]:
-    """Base and llama3 factor of the rotary embedding; transformers 4 and 5 write them in two places."""
-    found: dict[str, Any] = {"rope_theta": config.get("rope_theta")}
-    for key in ("rope_parameters", "rope_scaling"):
-        section = config.get(key)
-        if isinstance(section, Mapping):
-            found |= section
-    numbers = _Numbers({key: value for key, value in found.items() if value is not None}, where)
+    """Base and llama3 factor of the rotary embedding; transformers 4 and 5 write them in two places.
+
+    Where both are written transformers reads the one and not the other: only what agrees is taken.
+    """
+    asked = {key: _rope_of(key, config, where) for key in _ROPE_SECTIONS if config.get(key)}
+    if len(set(asked.values())) > 1:
+        words = (f"{key} {_rope_words(*rope)}" for key, rope in asked.items())
+        what = f"the rotary embedding is described twice, and not alike: {', '.join(words)}"
+        raise CheckFailed(what, where=where, next=_ROPE_FIX)
+    return next(iter(asked.values())) if asked else _rope_of(None, config, where)
+
+
+def _rope_of(key: str | None, config: Mapping[str, Any], where: str) -> tuple[float, float | None]:
+    """As `_rope`, by one of the two sections, or by what stands outside of them."""
+    section = config[key] if key else {}
+    if not isinstance(section, Mapping) or any(isinstance(value, Mapping) for value in section.values()):
+        what = f"{key} is no table of numbers for all layers"
+        raise CheckFailed(what, where=where, valid=("rope_type, rope_theta, factor, ...",))
+    _refuse_two(f"{key}.rope_theta", section, "rope_theta", config, "rope_theta", where)
+    _refuse_two(f"{key}.rope_type", section, "rope_type", section, "type", where)
+    outside = {name: config[name] for name in _ROPE_OUTSIDE if config.get(name) is not None}
+    found = outside | {name: value for name, value in section.items() if value is not None}
+    numbers = _Numbers(found, where)
+    if numbers.real("partial_rotary_factor", 1.0) != 1.0:
+        raise CheckFailed("a rotary embedding of a part of each head cannot be converted", where=where)
     theta = numbers.real("rope_theta", _ROPE_THETA)
     kind = found.get("rope_type", found.get("type", "default"))
     if kind == "default":
@@ -159,3 +194,17 @@ def _rope(config: Mapping[str, Any], where: str) -> tuple[float, float | None]:
         valid = tuple(f"{key} = {value:g}" for key, value in LLAMA3_ROPE.items())
         raise CheckFailed(what, where=where, valid=valid)
     return theta, numbers.real("factor", 8.0)
+
+
+def _refuse_two(
+    name: str, section: Mapping[str, Any], key: str, other: Mapping[str, Any], old: str, where: str
+) -> None:
+    """Raise for a value that is written in two places and differs."""
+    one, two = section.get(key), other.get(old)
+    if one is not None and two is not None and one != two:
+        what = f"{name} is {str(one)[:40]} and {old} {str(two)[:40]}"
+        raise CheckFailed(what, where=where, next=_ROPE_FIX)
+
+
+def _rope_words(theta: float, factor: float | None) -> str:
+    return f"theta {theta:g} " + ("without scaling" if factor is None else f"scaled by {factor:g}")

@@ -20,6 +20,7 @@ from nemotron.artifacts.paths import printable
 from nemotron.checkpoints.dcp_read import model_tensors
 from nemotron.checkpoints.hf_files import TOKENIZER_FILES, require_directory
 from nemotron.checkpoints.places import RUN_CONFIG, iteration_directory, tokenizer_directory
+from nemotron.checkpoints.saved_pickles import check_pickles
 from nemotron.findings import Finding
 
 _LIMIT = 16 << 20
@@ -140,8 +141,10 @@ def _megatron(path: Path, place: Path, report: Report) -> CheckpointFacts:
     facts = check_distributed(place, names, report, below=below)
     metadata = read_metadata(place / METADATA) if METADATA in names else None
     chunks: Counter[int] = Counter()
-    if metadata is not None and not isinstance(metadata, Problem):
-        chunks.update(len(tensor.chunks) for tensor in model_tensors(metadata).values())
+    known = None if isinstance(metadata, Problem) else metadata
+    if known is not None:
+        chunks.update(len(tensor.chunks) for tensor in model_tensors(known).values())
+    check_pickles(place, names, known, report)
     tokenizer = tokenizer_directory(place)
     inside = directory_names(tokenizer, report) or frozenset() if tokenizer else frozenset()
     number = place.name.rpartition("_")[2]

@@ -25,7 +25,7 @@ _PROVIDERS = MappingProxyType(
 )
 # Sections without which Megatron-Bridge does not build its config; it takes null for all but two of them.
 _EMPTY = ("train", "optimizer", "scheduler", "dataset", "logger", "tokenizer")
-_WHERE = "-c CONFIG with the config.json of the model it was made from"
+_ORIGIN = "name the model it was made from: -i origin=PATH to convert/megatron_to_hf"
 
 
 def run_config_text(model: Model, dtype: str, padding: int | None) -> str:
@@ -91,10 +91,10 @@ def hf_config_of(iteration: Path) -> dict[str, Any]:
     config = folder.yaml(file)
     if config is None:
         what = folder.findings[0].message if folder.findings else "no config of the model with it"
-        raise CheckFailed(what, where=printable(file), next=f"give {_WHERE}")
+        raise CheckFailed(what, where=printable(file), next=_ORIGIN)
     model = config.get("model")
     if not isinstance(model, Mapping):
-        raise CheckFailed("model is missing", where=printable(file), next=f"give {_WHERE}")
+        raise CheckFailed("model is missing", where=printable(file), next=_ORIGIN)
     return _hf_config(_Fields(model, printable(file)))
 
 
@@ -112,7 +112,7 @@ class _Fields:
     def need(self, key: str) -> Any:
         value = self._model.get(key)
         if value is None:
-            raise CheckFailed(f"model.{key} is missing", where=self.where, next=f"give {_WHERE}")
+            raise CheckFailed(f"model.{key} is missing", where=self.where, next=_ORIGIN)
         return value
 
     def expect(self, key: str, wanted: Any, default: Any = None) -> None:

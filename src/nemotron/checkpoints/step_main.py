@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nemotron.artifacts.failure_word import failed
 from nemotron.checkpoints.converted import Converted
 from nemotron.errors import NemotronError
 
@@ -19,7 +20,7 @@ OURS = "script"
 def run_step(works: Mapping[str, Work], description: str | None) -> None:
     """Convert what the config names with one of `works`, by engine, and print what was made.
 
-    An error of the user's ends the process with its text on stderr and its exit code.
+    An error of the user's ends the process with its text on stderr and its exit code, see `failed`.
     """
     import yaml
 
@@ -30,6 +31,5 @@ def run_step(works: Mapping[str, Work], description: str | None) -> None:
     try:
         made = works[given.engine](yaml.safe_load(given.config.read_text(encoding="utf-8")))
     except NemotronError as problem:
-        print(problem.render(), file=sys.stderr)
-        sys.exit(problem.exit_code)
+        sys.exit(failed(problem))
     print(made.text() if isinstance(made, Converted) else made)

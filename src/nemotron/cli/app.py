@@ -51,6 +51,31 @@ def split_arguments(words: list[str]) -> tuple[list[str], tuple[str, ...] | None
 
 def run(words: list[str], arguments: tuple[str, ...] | None) -> int:
     """Run one command; returns its exit code."""
+    try:
+        return _run(words, arguments)
+    except BrokenPipeError:
+        return _end_unread()
+    except SystemExit as left:
+        # typer makes exit code 1 of it when the pipe breaks within a command.
+        if isinstance(left.__context__, BrokenPipeError):
+            return _end_unread()
+        raise
+
+
+def _end_unread() -> int:
+    """Whoever read our output has gone (`| head`)."""
+    _write_to_nobody(1, 2)
+    return EXIT_PIPE_CLOSED
+
+
+def _write_to_nobody(*descriptors: int) -> None:
+    """Python would complain once more at exit, of what it could not write."""
+    nobody = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in descriptors:
+        os.dup2(nobody, descriptor)
+
+
+def _run(words: list[str], arguments: tuple[str, ...] | None) -> int:
     as_json = "--json" in words
     incomplete = not words or (len(words) == 1 and words[0] in NOUNS and words[0] not in ALONE)
     try:
@@ -74,10 +99,7 @@ def run(words: list[str], arguments: tuple[str, ...] | None) -> int:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone (`| head`); python would complain once more at exit.
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        return EXIT_PIPE_CLOSED
+        raise
     except OSError as problem:
         # What no room translated: the disk behind stdout is full, say.
         from nemotron.artifacts.atomic import os_error
@@ -114,6 +136,9 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 def _report(problem: NemotronError, as_json: bool) -> int:
     if as_json:
         with contextlib.suppress(OSError):  # stdout itself may be the problem; stderr tells it then
-            print(json.dumps({"error": problem.as_dict()}, ensure_ascii=False), flush=True)
+            try:
+                print(json.dumps({"error": problem.as_dict()}, ensure_ascii=False), flush=True)
+            except BrokenPipeError:
+                _write_to_nobody(1)
     print(problem.render(), file=sys.stderr)
     return problem.exit_code

@@ -77,6 +77,7 @@ def wait(
     Example: nemotron runs wait rlhf-20260101 --timeout 3600
     """
     from nemotron.launch.finish import finish
+    from nemotron.launch.launcher import failure_of
     from nemotron.launch.waiting import wait_for_end
 
     store, runs = _store(), [find(each) for each in run_ids]
@@ -86,6 +87,8 @@ def wait(
             told = finish(store, each.run, os.environ, output.byte_progress("reading outputs"))
             for finding in told.findings:
                 print(finding.render(), file=sys.stderr)
+        elif each.state == "failed":
+            print(failure_of(each.run, each.exit_code).render(), file=sys.stderr)
     if as_json:
         rows = [
             {"run": e.run.id, "state": e.state, "exit_code": e.exit_code, "reason": e.reason} for e in ended

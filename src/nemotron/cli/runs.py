@@ -203,6 +203,28 @@ def _jobs(run: Run) -> list[dict[str, Any]]:
     return told
 
 
+def _why_failed(run: Run, found: dict[str, Any]) -> list[str]:
+    """Why a run failed, where, and what to do; one that was cut off had no failure of its own."""
+    said = found["failure"]
+    if not said and found["state"] != "failed":
+        return []
+    if not said:
+        ended = found["record"]
+        said = {"what": f"{ended.get('reason') or 'it failed'} (exit code {ended.get('exit_code')})"}
+        said["where"] = str(run.latest_log() or run.directory / "logs")
+    rows = [f"  failure  {output.plain(str(said.get('what')))}"]
+    if said.get("where"):
+        rows.append(f"           at {output.plain(str(said['where']))}")
+    rows += [
+        f"           {key}: {', '.join(map(str, said[key]))}" for key in ("nearest", "valid") if said.get(key)
+    ]
+    if found["state"] == "failed":
+        rows.append(
+            f"           next: {output.plain(str(said.get('next') or f'nemotron runs logs {run.id}'))}"
+        )
+    return rows
+
+
 def _shown(run: Run, found: dict[str, Any]) -> str:
     from nemotron.cli.summary import told_by_trainer
 
@@ -224,8 +246,7 @@ def _shown(run: Run, found: dict[str, Any]) -> str:
         lines.append(output.plain(f"  job      {job['job']}{part}: {' '.join(words)}"))
     if found["script"]:
         lines.append(f"  script   {found['script']}")
-    if found["failure"]:
-        lines.append(f"  failure  {found['failure'].get('what')}")
+    lines += _why_failed(run, found)
     for port, each in found["inputs"].items():
         made = f", run {each['made_by']}" if each.get("made_by") else ""
         lines += [

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nemotron.artifacts.atomic import write_json
+from nemotron.artifacts.failure_word import failed
 from nemotron.errors import NemotronError, UsageError
 
 from .rowwise import report_text
@@ -18,7 +19,7 @@ Config = dict[str, Any]
 
 def run_step(main: Callable[[Config], None], description: str | None) -> None:
     """Call a step's `main` with the config that `--config` names; an error of the user's ends the process
-    with its text on stderr and its exit code.
+    with its text on stderr and its exit code, see `failed`.
     """
     import yaml
 
@@ -28,8 +29,7 @@ def run_step(main: Callable[[Config], None], description: str | None) -> None:
     try:
         main(yaml.safe_load(path.read_text(encoding="utf-8")))
     except NemotronError as problem:
-        print(problem.render(), file=sys.stderr)
-        sys.exit(problem.exit_code)
+        sys.exit(failed(problem))
 
 
 def one_input(config: Mapping[str, Any], keys: tuple[str, ...]) -> str:

@@ -339,8 +339,14 @@ def failure_of(run: Run, code: int) -> NemotronError:
     return kind(
         f"run {run.id} failed: {what}",
         where=where,
+        nearest=_words(said.get("nearest")),
+        valid=_words(said.get("valid")),
         next=str(said["next"]) if said.get("next") else f"nemotron runs logs {run.id}",
     )
+
+
+def _words(value: object) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
 def _silent_failure(run: Run, code: int) -> str:

@@ -52,6 +52,23 @@ def test_what_it_cannot_do_is_refused(change: dict[str, Any], rule: str) -> None
     assert rule in errors(**change)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "valid"),
+    [
+        ("train.train_iters", -5, "a whole number of 1 or more"),
+        ("train.train_samples", 3, "8 or more"),
+        ("train.train_samples", -1, "a whole number of 1 or more"),
+        ("optimizer.lr", -1, "a number above 0"),
+        ("optimizer.lr", "fast", "a number above 0"),
+        ("checkpoint.save_interval", 0, "a whole number of 1 or more"),
+    ],
+)
+def test_a_number_that_cannot_be_is_named(key: str, value: object, valid: str) -> None:
+    (finding,) = errors(**{key.replace(".", "__"): value}).values()
+    assert (finding.where, finding.valid) == (key, valid)
+    assert key in finding.message and str(value) in finding.message
+
+
 def test_every_key_of_the_contract_has_its_row_in_the_table() -> None:
     known = contract_for_image(DEFAULT_IMAGE)[0].keys()
     assert [key for key in known if BRIDGE_TABLE.rule_for(key) is None] == []

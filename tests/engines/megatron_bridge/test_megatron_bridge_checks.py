@@ -59,6 +59,57 @@ def test_the_contract(change: dict[str, Any], rule: str, says: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "valid"),
+    [
+        ("optimizer.lr", -1, "a number above 0"),
+        ("optimizer.lr", float("nan"), "a number above 0"),
+        ("optimizer.min_lr", 1, "optimizer.lr 5e-06 at most"),
+        ("optimizer.adam_beta2", 1.0, "from 0 to below 1"),
+        ("logger.log_interval", 0, "1 or more"),
+        ("train.train_iters", -5, "1 or more"),
+        ("train.micro_batch_size", 0, "1 or more"),
+        ("model.tensor_model_parallel_size", 0, "1 or more"),
+        ("checkpoint.save_interval", -1, "1 or more"),
+        ("checkpoint.most_recent_k", 0, "-1 for all"),
+    ],
+)
+def test_numbers_that_cannot_be(key: str, value: float, valid: str) -> None:
+    mine = {key.replace(".", "__"): value}
+    (finding,) = (f for f in found(**mine) if f.severity == "error")
+    assert (finding.id, finding.where) == ("megatron_bridge.out_of_range", key)
+    assert str(value) in finding.message and valid in str(finding.valid)
+
+
+def test_a_mixed_precision_that_there_is_not() -> None:
+    finding = errors(mixed_precision="bf17_mixed")["megatron_bridge.bad_choice"]
+    assert finding.where == "mixed_precision" and finding.fix == "mixed_precision=bf16_mixed"
+    assert "fp16_mixed" in str(finding.valid)
+    assert errors(mixed_precision="bf17")["megatron_bridge.bad_choice"].where == "mixed_precision"
+    for known in ("bf16-mixed", "bf16_with_mxfp8_mixed", None):
+        assert errors(mixed_precision=known) == {}
+
+
+def test_a_recipe_of_another_size_than_the_checkpoint_is_told() -> None:
+    check = find_engine("megatron_bridge").check
+    scratch, whole = {"model": {"parameters": 330_000}}, {"model": {"parameters": 8_190_735_360}}
+    (finding,) = check(shipped(), facts(facts=scratch))
+    assert (finding.id, finding.severity) == ("megatron_bridge.recipe_size", "error")
+    assert (
+        "qwen3_8b_sft_config is for a model of 8B parameters, and the checkpoint has 330,000"
+        in finding.message
+    )
+    assert check(shipped(), facts(facts=whole)) == ()
+    moe = shipped(recipe___target_="megatron.bridge.recipes.qwen.qwen3_moe.qwen3_30b_a3b_sft_config")
+    assert check(moe, facts(facts={"model": {"parameters": 30_532_122_624}})) == ()
+
+
+def test_the_tiny_config_of_the_embedded_engine_is_told_before_its_model_is_made() -> None:
+    told = [f for f in found(1, "tiny") if f.severity == "error"]
+    assert [f.id for f in told] == ["megatron_bridge.recipe_size"]
+    assert "--engine embedded" in str(told[0].fix)
+
+
+@pytest.mark.parametrize(
     ("world", "change", "rule", "fix"),
     [
         (6, {}, "world_size", None),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,12 +163,17 @@ def test_a_run_config_with_tags_is_not_read(tmp_path: Path) -> None:
     assert shape_differences(object(), tmp_path) == []
 
 
+@pytest.mark.parametrize("name", [".metadata", "common.pt", "train_state.pt"])
 def test_a_hostile_checkpoint_never_reaches_the_framework(
-    checkpoint: Path, tmp_path: Path, start_script: Start, train_script: Path
+    checkpoint: Path, tmp_path: Path, start_script: Start, train_script: Path, name: str
 ) -> None:
-    (checkpoint / "iter_0000000" / ".metadata").write_bytes(
-        b"\x80\x04cposix\nsystem\nX\x04\x00\x00\x00true\x85R."
-    )
+    hostile = b"\x80\x04cposix\nsystem\nX\x04\x00\x00\x00true\x85R."
+    file = checkpoint / "iter_0000000" / name
+    if name == ".metadata":
+        file.write_bytes(hostile)
+    else:
+        with zipfile.ZipFile(file, "w") as made:
+            made.writestr("archive/data.pkl", hostile)
     done = start_script(train_script, config_for(checkpoint, tmp_path))
     assert done.returncode == 4 and "no whole checkpoint" in done.stderr
     config = {"model": str(checkpoint), "origin": str(tmp_path / "hf"), "output": "out", "shard_bytes": 1}

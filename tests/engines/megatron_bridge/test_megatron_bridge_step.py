@@ -56,6 +56,8 @@ def test_a_conversion_takes_one_node(cli: Call) -> None:
 @pytest.mark.usefixtures("profile")
 def test_the_way_back_without_its_origin_says_that_ours_runs(cli: Call) -> None:
     words = ("convert/megatron_to_hf", "-b", "cluster", "-i", "model=/lustre/megatron", "run.env.nodes=1")
+    assert plan(cli, *words)["recipe"]["engine"] == "script"
+    words = (*words, "--engine", "megatron_bridge")
     made = plan(cli, *words)
     (finding,) = (f for f in made["findings"] if f["id"] == "megatron_bridge.origin")
     assert finding["severity"] == "warning" and "our own converter" in finding["message"]

@@ -6,6 +6,7 @@ becomes the key of NeMo-RL with that meaning.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ PRETRAINED = "checkpoint.pretrained_checkpoint"
 PACKING = "data.packing"
 DECAY_STYLES = ("constant", "linear", "cosine")
 _NEEDED = (BATCH, MICRO, LENGTH, "optimizer.lr", "checkpoint.save", "checkpoint.save_interval")
+_COUNT = "a whole number of 1 or more"
 _OPTIMIZER = ("lr", "min_lr", "weight_decay", "adam_beta1", "adam_beta2", "adam_eps")
 
 
@@ -46,13 +48,19 @@ def iterations(config: Mapping[str, Any]) -> int | None:
 
 def bridge_batches(config: Mapping[str, Any]) -> BatchPlan:
     """How a step is cut. Raises CheckFailed where the micro batch does not divide the batch."""
-    size, micro, steps = lookup(config, BATCH), lookup(config, MICRO), iterations(config)
-    for key, value in ((BATCH, size), (MICRO, micro), (ITERS, steps)):
-        if not _is_count(value):
-            raise CheckFailed(f"{value!r} is no number of 1 or more", where=key)
+    size, micro = lookup(config, BATCH), lookup(config, MICRO)
+    length = ITERS if lookup(config, SAMPLES) is None else SAMPLES
+    for key in (BATCH, MICRO, length):
+        if not _is_count(lookup(config, key)):
+            given = lookup(config, key)
+            said = "not set" if given is None else repr(given)
+            raise CheckFailed(f"{key} is {said}, and has to be {_COUNT}", where=key, valid=(_COUNT,))
     if size % micro:
         raise CheckFailed(f"{size} is no multiple of {MICRO} {micro}", where=BATCH)
-    assert steps is not None
+    steps = iterations(config)
+    if not steps:
+        what = f"{SAMPLES} {lookup(config, SAMPLES)} are fewer than one batch of {size}"
+        raise CheckFailed(what, where=SAMPLES, valid=(f"{size} or more",))
     return BatchPlan(micro, size // micro, 1, steps)
 
 
@@ -81,12 +89,32 @@ def bridge_findings(config: Mapping[str, Any], step: StepFacts) -> tuple[Finding
     if isinstance(packed, int) and _is_count(size) and packed > size:
         what = f"the data are packed to {packed} tokens a row, and {LENGTH} is {size}"
         found.append(_error("embedded.packed_length", LENGTH, what, f"{LENGTH}={packed}"))
+    found += _numbers(config)
     if not found:
         try:
             bridge_batches(config)
         except CheckFailed as problem:
-            found.append(_error("embedded.batches", str(problem.where), problem.what))
+            valid = ", ".join(problem.valid) or None
+            found.append(_error("embedded.batches", str(problem.where), problem.what, valid=valid))
     return tuple(found)
+
+
+def _numbers(config: Mapping[str, Any]) -> list[Finding]:
+    """Numbers that nothing can be trained with."""
+    rate = lookup(config, "optimizer.lr")
+    is_number = isinstance(rate, int | float) and not isinstance(rate, bool)
+    wrong = (
+        [] if rate is None or (is_number and 0 < rate < math.inf) else [("optimizer.lr", "a number above 0")]
+    )
+    for key in (LENGTH, "checkpoint.save_interval"):
+        value = lookup(config, key)
+        wrong += [] if value is None or _is_count(value) else [(key, _COUNT)]
+    return [
+        _error(
+            "embedded.number", key, f"{key} is {lookup(config, key)!r}, and has to be {valid}", valid=valid
+        )
+        for key, valid in wrong
+    ]
 
 
 def translated(config: Mapping[str, Any]) -> dict[str, Any]:

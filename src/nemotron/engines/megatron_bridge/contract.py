@@ -65,9 +65,9 @@ class Contract:
                 yield self._unknown("", name, ("recipe", "peft", *sections))
             elif isinstance(value, Mapping):
                 yield from self._check_section(name, value, f"{name}.")
-            elif not (value is None and (name in self.spec["optional"] or name in _BY_NAME)) and not (
-                name in _BY_NAME and isinstance(value, str)
-            ):
+            elif name in _BY_NAME and isinstance(value, str):
+                yield from self._check_name(name, value)
+            elif value is not None or name not in (*self.spec["optional"], *_BY_NAME):
                 yield self._wrong(name, value, "a table")
 
     def _top(self) -> dict[str, Mapping[str, Any]]:
@@ -106,6 +106,20 @@ class Contract:
                 what = f"recipe.{key}: recipes of Megatron-Bridge {self.version} take no arguments"
                 fix = "set the key in its section: model, train, dataset, ..."
                 yield Finding("megatron_bridge.recipe", "error", what, where=f"recipe.{key}", fix=fix)
+
+    def _check_name(self, section: str, value: str) -> Iterator[Finding]:
+        known: list[str] = self.spec[section]
+        if value.replace("-", "_") in known or "${" in value or value == "???":
+            return
+        close = nearest(value, known)
+        yield Finding(
+            "megatron_bridge.bad_choice",
+            "error",
+            f"{section} is {value!r}, which Megatron-Bridge {self.version} does not know",
+            where=section,
+            valid=", ".join(known),
+            fix=f"{section}={close[0]}" if close else None,
+        )
 
     def _check_section(self, name: str, value: Mapping[str, Any], prefix: str) -> Iterator[Finding]:
         specs: Mapping[str, Any] = self.spec["sections"][name]

@@ -10,13 +10,13 @@ import argparse
 import importlib
 import os
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nemotron.artifacts.failure_word import failed
 from nemotron.artifacts.paths import printable
 from nemotron.checkpoints.places import RUN_CONFIG, TOKENIZER, TRACKER, iteration_directory
 from nemotron.engines.megatron_bridge.convert import require_whole
@@ -45,8 +45,7 @@ def main() -> int:
         config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
         train(config, path.resolve().parent)
     except NemotronError as problem:
-        print(problem.render(), file=sys.stderr)
-        return problem.exit_code
+        return failed(problem)
     return 0
 
 
