@@ -95,8 +95,10 @@ def offered_type(each: PlannedInput, reference: Reference) -> str | None:
 
 def wrong_type(each: PlannedInput, offered: str, graph: TypeGraph) -> tuple[Finding, ...]:
     """That an input seems to be of a type that its port does not take; none where the port takes it."""
-    # What a model of a hub is shows when it is here.
+    # What a model of a hub is shows when it is here; of a file the first row is too little to go by.
     if each.state != "missing" or any(graph.is_a(offered, want) for want in each.types):
+        return ()
+    if not Path(str(each.path)).is_dir():
         return ()
     what = f"input {each.port}: this seems to be {offered}, it takes {' or '.join(each.types)}"
     return (Finding("input.type", "error", what, each.path),)

@@ -1,4 +1,4 @@
-"""The `step_N` that a trainer saved: which is the best, by the metrics beside them, and where its model lies."""
+"""The `step_N` that a trainer saved: which is the best by the metrics beside them, where its model lies."""
 
 from __future__ import annotations
 

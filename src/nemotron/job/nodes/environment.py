@@ -15,8 +15,8 @@ def node_environment(directory: Path, placement: Mapping[str, Any]) -> dict[str,
     kept = {name: value for name, value in os.environ.items() if name not in allocation.NAMES}
     kept.setdefault("PYTHONFAULTHANDLER", "1")
     if placement.get("launch") == "ray":
-        # Unset, newer Rays (2.60 does) ask for a token where the head's node has one in its home, and the others
-        # do not send it.
+        # Unset, newer Rays (2.60 does) ask for a token where the head's node has one in its home, and the
+        # others do not send it.
         kept.setdefault("RAY_AUTH_MODE", "disabled")
     # A profile's environment comes with launch.sh, where its startup lines have the last word.
     own = {} if placement.get("profile") else placement["environment"]
