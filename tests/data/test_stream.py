@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import tracemalloc
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 
 from nemotron.data.stream import sources as sources_module
 from nemotron.data.stream.blocks import Block, blocks_of
+from nemotron.data.stream.held import write_at
 from nemotron.data.stream.jsontext import codec, exact_dumps, exact_loads, has_huge_number
 from nemotron.data.stream.keys import KeyCounts, key_of, share_of
 from nemotron.data.stream.outputs import Outputs
@@ -410,3 +412,18 @@ def test_places_that_cannot_be_written_are_told(tmp_path: Path) -> None:
             pass
     with pytest.raises(UsageError, match="one place"):
         Outputs({"a": tmp_path / "x", "b": tmp_path / "x"})
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([0, 1, 100, 65_536, 65_537, 200_000]), max_size=9))
+def test_pieces_of_any_size_are_written_one_after_the_other(sizes: list[int]) -> None:
+    pieces = [bytes([number]) * size for number, size in enumerate(sizes * 2, start=65)]
+    with tempfile.TemporaryFile() as file:
+        write_at(file.fileno(), [memoryview(piece) for piece in pieces], 3)
+        assert file.read() == b"\0" * 3 * any(sizes) + b"".join(pieces)
+
+
+def test_a_thousand_small_pieces_are_written() -> None:
+    with tempfile.TemporaryFile() as file:
+        write_at(file.fileno(), [memoryview(b"%04d" % number) for number in range(1300)], 0)
+        assert file.read() == b"".join(b"%04d" % number for number in range(1300))

@@ -268,14 +268,14 @@ class ChatWriter:
             if message is self._answer:
                 self.answer_at = at
                 break
-        if not _answers(self._answer) and not any(map(_answers, messages[self.answer_at :])):
+        if not answers(self._answer) and not any(map(answers, messages[self.answer_at :])):
             return _NO_ANSWER
-        if not _answers(messages[-1]) and self._options.ending != "keep":
+        if not answers(messages[-1]) and self._options.ending != "keep":
             if self._options.ending == "leave_out":
                 return Rejected(
                     "no_answer_at_the_end", f"the last message is of the role {messages[-1]['role']}"
                 )
-            while not _answers(messages[-1]):
+            while not answers(messages[-1]):
                 messages.pop()
             self.notes.append("trimmed_to_last_answer")
         if messages[0]["role"] == "assistant":
@@ -295,7 +295,7 @@ class ChatWriter:
         return whole + late
 
 
-def _answers(message: ChatMessage) -> bool:
+def answers(message: ChatMessage) -> bool:
     return message["role"] == "assistant" and bool(message["content"] or message.get("tool_calls"))
 
 
@@ -318,9 +318,11 @@ def split_thought(text: str) -> tuple[str, str]:
     Templates that begin the answer with the first tag leave only the second in the text; an answer that was
     cut off has the first alone. Tags further on are part of the answer.
     """
-    begins = text.lstrip()
-    opened = begins.startswith(_OPEN)
-    thought, closed, answer = (begins[len(_OPEN) :] if opened else text).partition(_CLOSE)
-    if (closed and _OPEN not in thought) or opened:
+    begins = text if text.startswith(_OPEN) else text.lstrip()
+    if begins.startswith(_OPEN):
+        thought, _, answer = begins[len(_OPEN) :].partition(_CLOSE)
+        return thought.strip("\n"), answer.lstrip("\n")
+    thought, closed, answer = text.partition(_CLOSE)
+    if closed and _OPEN not in thought:
         return thought.strip("\n"), answer.lstrip("\n")
     return "", text

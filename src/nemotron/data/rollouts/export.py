@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+from nemotron.data.conversation import JsonObject
 from nemotron.data.stream.blocks import Block
 from nemotron.data.stream.held import Held
 from nemotron.data.stream.jsontext import TooDeepError, codec, exact_loads, has_huge_number
@@ -19,9 +20,10 @@ from nemotron.data.stream.rows import TOO_DEEP, Rejected, parse_row
 from nemotron.data.stream.tally import Tally
 
 from .chat import ChatMessage, ChatWriter
+from .direct import DirectWriter
 from .options import ExportOptions
 from .pairs import parted
-from .rollout import Rollout, ToolMemory, read_rollout
+from .rollout import Parts, Rollout, ToolMemory, parts_of, provenance_of, read_rollout
 from .similar import band_keys
 
 CHAT, PREFERENCES, PROMPTS = "chat", "preferences", "prompts"
@@ -32,6 +34,9 @@ _NEVER_NULL = ("tool_choice", "parallel_tool_calls")
 _ADDED = frozenset(("response", "output", "reward"))
 
 
+Piece: TypeAlias = bytes | memoryview
+
+
 class Made(NamedTuple):
     """What became of one row for one output.
 
@@ -39,7 +44,7 @@ class Made(NamedTuple):
     and response: 64-bit keys, 0 or empty where nobody needs them.
     """
 
-    data: tuple[bytes, ...]
+    data: tuple[Piece, ...]
     prompt: int = 0
     answers: tuple[int, ...] = ()
     response: int = 0
@@ -104,7 +109,7 @@ class _Reader:
     def __init__(self, work: RolloutWork, done: Exported) -> None:
         self._done = done
         self._makers = [(name, _MAKERS[name]) for name in work.outputs]
-        self._data: dict[str, list[bytes]] = {name: [] for name in work.outputs}
+        self._data: dict[str, list[Piece]] = {name: [] for name in work.outputs}
         self._ends = dict.fromkeys(work.outputs, 0)
         self._tools = ToolMemory()
         self._loads = codec()[0]
@@ -112,11 +117,15 @@ class _Reader:
         self._copies_all = PROMPTS in work.outputs
         # Rows below the threshold, often most, are not worth reading further where nothing else is made.
         self._below = work.options.reward_threshold if work.outputs == (CHAT,) else None
+        chats_alone = work.outputs == (CHAT,) and DirectWriter.suits(work.options)
+        self._direct = DirectWriter(work.options, self._loads) if chats_alone else None
 
     def take(self, text: bytes, line: int) -> None:
         done = self._done
         row = parse_row(text, self._loads)
         if self._below is not None and self._is_below(row, line):
+            return
+        if self._direct is not None and type(row) is dict and self._take_directly(row, line, self._direct):
             return
         try:
             rollout = self._rollout(row, text, line)
@@ -125,23 +134,51 @@ class _Reader:
         if isinstance(rollout, Rejected):
             done.read.leave_out(rollout, done.file, line)
             return
-        done.read.kept += 1
-        if rollout.reward is not None:
-            done.rewards[rollout.reward] += 1
+        self._count(rollout.reward)
         for name, maker in self._makers:
-            tally = done.tallies[name]
             try:
-                made = maker(rollout, tally, self._kit)
+                made = maker(rollout, done.tallies[name], self._kit)
             except (TooDeepError, RecursionError):
                 made = TOO_DEEP
-            if isinstance(made, Rejected):
-                tally.leave_out(made, done.file, line)
-                continue
-            data, prompt, answers, response, reward = made
-            self._data[name] += data
-            begin = self._ends[name]
-            end = self._ends[name] = begin + sum(map(len, data))
-            done.made[name].append(Placed(line, begin, end, prompt, answers, response, reward))
+            self._put(name, made, line)
+
+    def _count(self, reward: float | None) -> None:
+        self._done.read.kept += 1
+        if reward is not None:
+            self._done.rewards[reward] += 1
+
+    def _put(self, name: str, made: Made | Rejected, line: int) -> None:
+        done = self._done
+        if isinstance(made, Rejected):
+            done.tallies[name].leave_out(made, done.file, line)
+            return
+        data, prompt, answers, response, reward = made
+        self._data[name] += data
+        begin = self._ends[name]
+        end = self._ends[name] = begin + sum(map(len, data))
+        done.made[name].append(Placed(line, begin, end, prompt, answers, response, reward))
+
+    def _take_directly(self, row: dict[str, Any], line: int, writer: DirectWriter) -> bool:
+        """Take a row that has nothing odd; of any other nothing is done, and False returned."""
+        parts, memory, kit, done = parts_of(row), self._tools, self._kit, self._done
+        if isinstance(parts, Rejected):
+            return False
+        try:
+            tools = memory.tools_from(parts.definitions)
+        except (TooDeepError, RecursionError):
+            return False
+        if tools is None or memory.has_huge_number or not writer.write(parts, memory.declared):
+            return False
+        self._count(parts.reward)
+        made: Made | Rejected | None = _unfit(parts, kit.options, kit.options.reward_threshold)
+        if made is None:
+            provenance = provenance_of(row, done.file, line)
+            try:
+                made = _chat_row(writer, done.tallies[CHAT], bool(tools), provenance, kit)
+            except (TooDeepError, RecursionError):
+                made = TOO_DEEP
+        self._put(CHAT, made, line)
+        return True
 
     def _rollout(self, row: dict[str, Any] | Rejected, text: bytes, line: int) -> Rollout | Rejected:
         """The rollout in a row; with its numbers as they stand in the text, where they are to be copied."""
@@ -179,42 +216,42 @@ class _Kit(NamedTuple):
     writer: ChatWriter
 
 
-def _written(rollout: Rollout, writer: ChatWriter, tally: Tally) -> Rejected | None:
-    """Have the messages of a rollout written; what was changed is counted unless it is left out."""
-    wrong = writer.write(rollout.conversation)
-    if wrong is None:
-        for note in writer.notes:
-            tally.notes[note] += 1
-    return wrong
-
-
 def _chat(rollout: Rollout, tally: Tally, kit: _Kit) -> Made | Rejected:
-    options, memory, writer = kit
-    wrong = _unfit(rollout, options, options.reward_threshold)
+    wrong = _unfit(rollout, kit.options, kit.options.reward_threshold)
+    wrong = wrong or kit.writer.write(rollout.conversation)
     if wrong is not None:
         return wrong
-    wrong = _written(rollout, writer, tally)
-    if wrong is not None:
-        return wrong
-    dumps = codec()[1]
-    has_tools = bool(rollout.conversation.tools)
-    tools = memory.written(options.tools == "nested") if has_tools else b"[]"
-    data: tuple[bytes, ...]
-    if options.format == "simple":
-        row = _simple(writer)
-        if isinstance(row, Rejected):
-            return row
-        data = (dumps(row)[:-1],)
+    known = rollout.conversation
+    return _chat_row(kit.writer, tally, bool(known.tools), known.provenance, kit)
+
+
+def _chat_row(
+    writer: ChatWriter | DirectWriter, tally: Tally, has_tools: bool, provenance: JsonObject, kit: _Kit
+) -> Made | Rejected:
+    """The row of what a writer wrote; has_tools: those that the memory saw last."""
+    options, dumps = kit.options, codec()[1]
+    for note in writer.notes:
+        tally.notes[note] += 1
+    simple = _simple(writer) if options.format == "simple" else None
+    if isinstance(simple, Rejected):
+        return simple
+    # Apart, as each has a key of its own.
+    prompt, answer = dumps(writer.messages[: writer.answer_at]), dumps(writer.messages[writer.answer_at :])
+    tools = kit.memory.written(options.tools == "nested") if has_tools else b"[]"
+    data: tuple[Piece, ...]
+    if simple is not None:
+        data = (dumps(simple)[:-1],)
     else:
-        data = (b'{"messages":', dumps(writer.messages))
+        data = (b'{"messages":', memoryview(prompt)[:-1], b",", memoryview(answer)[1:])
         if has_tools:
             data += (b',"tools":', tools)
     if options.provenance:
-        data += (b',"provenance":', dumps(rollout.conversation.provenance))
-    return Made((*data, b"}\n"), *_keys(rollout, options, writer, tools))
+        data += (b',"provenance":', dumps(provenance))
+    response_id = provenance.get("response_id")
+    return Made((*data, b"}\n"), *_keys(writer, options, prompt, answer, tools, response_id))
 
 
-def _unfit(rollout: Rollout, options: ExportOptions, threshold: float | None) -> Rejected | None:
+def _unfit(rollout: Rollout | Parts, options: ExportOptions, threshold: float | None) -> Rejected | None:
     """Why a rollout is no example to learn from, whatever it says."""
     if not rollout.answered:
         return Rejected("no_response", "the row has a prompt and no response")
@@ -233,7 +270,7 @@ def _below(reward: float) -> Rejected:
     return Rejected("reward_below_threshold", f"the reward is {reward}")
 
 
-def _simple(writer: ChatWriter) -> dict[str, Any] | Rejected:
+def _simple(writer: ChatWriter | DirectWriter) -> dict[str, Any] | Rejected:
     """One question and one answer; a system message stands before the question."""
     messages = writer.messages
     roles = [message["role"] for message in messages]
@@ -251,20 +288,27 @@ def _simple(writer: ChatWriter) -> dict[str, Any] | Rejected:
 
 
 def _keys(
-    rollout: Rollout, options: ExportOptions, writer: ChatWriter, tools: bytes
+    writer: ChatWriter | DirectWriter,
+    options: ExportOptions,
+    asked: bytes,
+    answer: bytes,
+    tools: bytes,
+    response_id: str | None,
 ) -> tuple[int, tuple[int, ...], int]:
     """The keys that the options need: of the prompt with its tools, the answer, the response id."""
     unique = options.duplicates != "keep"
     if not (unique or options.max_per_prompt is not None or options.validation_share):
         return 0, (), 0
-    prompt = key_of(codec()[1](writer.messages[: writer.answer_at]), tools)
+    prompt = key_of(asked, tools)
     if not unique:
         return prompt, (), 0
-    said = _said(writer.messages[writer.answer_at :])
+    near, messages = options.duplicates == "near", writer.messages[writer.answer_at :]
+    # One message without calls says what is written of it.
+    plain = len(messages) == 1 and not near and "tool_calls" not in messages[0]
+    said = answer if plain else _said(messages)
     answers: tuple[int, ...] = (key_of(prompt.to_bytes(8, "little"), said),)
-    if options.duplicates == "near":
+    if near:
         answers += band_keys(prompt, said)
-    response_id = rollout.conversation.provenance.get("response_id")
     return prompt, answers, key_of(response_id.encode("utf-8")) if response_id else 0
 
 
@@ -272,22 +316,24 @@ def _said(answer: list[ChatMessage]) -> bytes:
     """What an answer says, without the ids of its calls, which differ between two that say the same."""
     said: list[Any] = []
     for message in answer:
-        said += message["role"], message["content"]
-        if message["role"] == "assistant":
+        role, content = message["role"], message["content"]
+        if role == "assistant":
             calls = message.get("tool_calls")
-            said += message.get("reasoning_content"), calls and [call["function"] for call in calls]
+            functions = calls and [call["function"] for call in calls]
+            said += role, content, message.get("reasoning_content"), functions
+        else:
+            said += role, content
     return codec()[1](said)
 
 
 def _preference(rollout: Rollout, tally: Tally, kit: _Kit) -> Made | Rejected:
     """A side of a pair: which pair is decided when all rows are known."""
     options, memory, writer = kit
-    wrong = _unfit(rollout, options, float("-inf"))
+    wrong = _unfit(rollout, options, float("-inf")) or writer.write(rollout.conversation)
     if wrong is not None:
         return wrong
-    wrong = _written(rollout, writer, tally)
-    if wrong is not None:
-        return wrong
+    for note in writer.notes:
+        tally.notes[note] += 1
     dumps = codec()[1]
     messages = writer.messages[writer.answer_at :]
     start = b'{"context":' + dumps(writer.messages[: writer.answer_at])

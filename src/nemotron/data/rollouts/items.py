@@ -41,7 +41,7 @@ def items_from(raw: list[Any], where: str, *, generated: bool) -> list[Item] | R
                     return wrong
                 continue
             if type(content) is not str:
-                found = _one_text(content) or content_from(content, f"{where}[{index}].content")
+                found = one_text(content) or content_from(content, f"{where}[{index}].content")
                 if isinstance(found, Rejected):
                     return found
                 content = found
@@ -80,7 +80,7 @@ def _no_call_id(where: str) -> Rejected:
     return Rejected("malformed_call", f"{where} has a call_id that is neither a string nor null")
 
 
-def _one_text(content: Any) -> tuple[Part] | None:
+def one_text(content: Any) -> tuple[Part] | None:
     """The content that nearly every answer has: one part with a text."""
     if type(content) is not list or len(content) != 1:
         return None

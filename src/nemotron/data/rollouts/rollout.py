@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from nemotron.data.conversation import Conversation, Item, JsonObject, Message, Tool, tool_from
+from nemotron.data.conversation import NOTHING, Conversation, Item, JsonObject, Message, Tool, tool_from
 from nemotron.data.stream.jsontext import codec, has_huge_number
 from nemotron.data.stream.rows import Rejected
 
@@ -17,6 +17,8 @@ _STAMPS = (
     ("_ng_rollout_index", "rollout_index"),
     ("_ng_attempt_index", "attempt_index"),
 )
+# Files of several environments have as many sets of tools; so many bytes of them are remembered.
+_REMEMBERED = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,63 +58,98 @@ class Rollout:
     @property
     def is_incomplete(self) -> bool:
         """Whether the answer was cut off."""
-        response = self.response
-        status = response.get("status")
-        return bool(response.get("incomplete_details")) or status in ("incomplete", "failed", "cancelled")
+        return _is_cut_off(self.response)
 
 
-_NO_TOOLS: tuple[Tool, ...] = ()
+def _is_cut_off(response: JsonObject) -> bool:
+    status = response.get("status")
+    return bool(response.get("incomplete_details")) or status in ("incomplete", "failed", "cancelled")
 
 
 class ToolMemory:
-    """The tools of the row before: most rows of a file have the same.
+    """Tools that earlier rows had: most rows of a file have those of the row before, or of one near it.
 
-    has_huge_number: whether they hold a number that the text had otherwise, see `jsontext`.
+    has_huge_number: whether the last ones hold a number that the text had otherwise, see `jsontext`.
+    declared: their names.
     """
 
     def __init__(self) -> None:
         self._dumps = codec()[1]
-        self._text = b""
-        self._tools: tuple[Tool, ...] = ()
-        self._huge = False
-        self.has_huge_number = False
-        self._written: dict[bool, bytes] = {}
+        self._known: dict[bytes, _Known] = {}
+        self._size = 0
+        self._none = self._last = _Known((), frozenset(), False, {})
+
+    @property
+    def has_huge_number(self) -> bool:
+        return self._last.huge
+
+    @property
+    def declared(self) -> frozenset[str | None]:
+        return self._last.declared
 
     def written(self, nested: bool) -> bytes:
-        """The tools of the row before, as JSON in one of the notations."""
-        text = self._written.get(nested)
+        """The last tools, as JSON in one of the notations."""
+        last = self._last
+        text = last.written.get(nested)
         if text is None:
-            tools = [tool.as_nested() if nested else tool.as_flat() for tool in self._tools]
-            text = self._written[nested] = self._dumps(tools)
+            tools = [tool.as_nested() if nested else tool.as_flat() for tool in last.tools]
+            text = last.written[nested] = self._dumps(tools)
         return text
 
     def tools_from(self, definitions: Any) -> tuple[Tool, ...] | None:
         """The tools of a list of definitions, None when it is none."""
         if not definitions:
-            self.has_huge_number = False
-            return _NO_TOOLS
+            self._last = self._none
+            return ()
         if type(definitions) is not list:
             return None
         text = self._dumps(definitions)  # as values 1 and 1.0 are equal, and so are other orders of keys
-        if text != self._text:
+        known = self._known.get(text)
+        if known is None:
             if not all(type(tool) is dict for tool in definitions):
                 return None
-            self._tools = tuple([tool_from(tool) for tool in definitions])
-            self._text, self._huge = text, has_huge_number(definitions)
-            self._written.clear()
-        self.has_huge_number = self._huge
-        return self._tools
+            tools = tuple([tool_from(tool) for tool in definitions])
+            declared = frozenset([tool.name for tool in tools])
+            if self._size > _REMEMBERED:
+                self._known.clear()
+                self._size = 0
+            self._size += len(text)
+            known = self._known[text] = _Known(tools, declared, has_huge_number(definitions), {})
+        self._last = known
+        return known.tools
 
 
-def read_rollout(
-    row: dict[str, Any], file: str = "", line: int = 0, memory: ToolMemory | None = None
-) -> Rollout | Rejected:
-    """The rollout in a row, or why there is none.
+class _Known(NamedTuple):
+    tools: tuple[Tool, ...]
+    declared: frozenset[str | None]
+    huge: bool
+    written: dict[bool, bytes]
 
-    The output is taken from `response.output`, in files of the documented shape from `output`. Tools are
-    those of the request, else those that the response repeats. `file` and `line` go into the provenance.
-    memory: of whoever reads many rows.
+
+class Parts(NamedTuple):
+    """What a row holds, before anybody looks at its items.
+
+    prompt: a string or a list of items. output: the items of the answer. Each of them may be the reason why
+    it is neither. answered and transitions: see `Rollout`. definitions and instructions: as found.
     """
+
+    reward: float | int | None
+    answered: bool
+    prompt: str | list[Any] | Rejected
+    output: list[Any] | Rejected
+    transitions: tuple[int, ...] | None
+    definitions: Any
+    instructions: Any
+    row: dict[str, Any]
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether the answer was cut off."""
+        return _is_cut_off(self.row.get("response") or NOTHING)
+
+
+def parts_of(row: dict[str, Any]) -> Parts | Rejected:
+    """The parts of a rollout, or why the row is none."""
     if "_ng_failure_class" in row:
         return Rejected("failed_rollout", f"the rollout failed: {str(row['_ng_failure_class'])[:80]}")
     request = row.get("responses_create_params")
@@ -128,59 +165,65 @@ def read_rollout(
     reward = row.get("reward")
     if type(reward) not in (float, int) and reward is not None:
         return Rejected("malformed_row", "reward is no number")
-
-    prompt = _input_items(request.get("input"))
-    if isinstance(prompt, Rejected):
-        return prompt
+    prompt = request.get("input")
+    if prompt is None:
+        prompt = []
+    elif type(prompt) is not list and type(prompt) is not str:
+        prompt = Rejected("malformed_row", "input is neither a string nor a list of items")
     holder = response if response is not None and "output" in response else row
-    found = _output_items(holder.get("output"))
-    if isinstance(found, Rejected):
-        return found
-    output, transitions = found
+    output, transitions = _output_of(holder.get("output"))
     definitions = request.get("tools") or (response.get("tools") if response else None)
-    tools = (memory or ToolMemory()).tools_from(definitions)
-    if tools is None:
-        return Rejected("malformed_tools", "the tools are no list of definitions")
     instructions = request.get("instructions")
-    if type(instructions) is not str and instructions is not None:
-        return Rejected("malformed_row", "instructions are no string")
-    conversation = Conversation(
-        (*prompt, *output),
-        tools,
-        instructions,
-        _provenance(row, file, line),
-    )
-    return Rollout(conversation, reward, "output" in holder, len(prompt), transitions, row)
+    return Parts(reward, "output" in holder, prompt, output, transitions, definitions, instructions, row)
 
 
-def _input_items(value: Any) -> list[Item] | Rejected:
-    if type(value) is list:
-        return items_from(value, "input", generated=False)
-    if type(value) is str:
-        return [Message("user", value)]
-    return [] if value is None else Rejected("malformed_row", "input is neither a string nor a list of items")
-
-
-def _output_items(value: Any) -> tuple[list[Item], tuple[int, ...] | None] | Rejected:
+def _output_of(value: Any) -> tuple[list[Any] | Rejected, tuple[int, ...] | None]:
     if value is None:
         return [], None
     if type(value) is not list:
-        return Rejected("malformed_row", "the output is no list of items")
-    transitions = None
-    if value and type(value[0]) is list and all(type(item) is list for item in value):
-        transitions = tuple([len(item) for item in value])
-        whole = value[-1]
-        if any(item != whole[: len(item)] for item in value):
-            what = "the output is a list of lists that do not each go on from the one before"
-            return Rejected("broken_transitions", what)
-        value = whole
-    items = items_from(value, "output", generated=True)
-    if isinstance(items, Rejected):
-        return items
-    return items, transitions
+        return Rejected("malformed_row", "the output is no list of items"), None
+    if not value or type(value[0]) is not list or not all(type(item) is list for item in value):
+        return value, None
+    whole = value[-1]
+    if any(item != whole[: len(item)] for item in value):
+        what = "the output is a list of lists that do not each go on from the one before"
+        return Rejected("broken_transitions", what), None
+    return whole, tuple([len(item) for item in value])
 
 
-def _provenance(row: dict[str, Any], file: str, line: int) -> JsonObject:
+def read_rollout(
+    row: dict[str, Any], file: str = "", line: int = 0, memory: ToolMemory | None = None
+) -> Rollout | Rejected:
+    """The rollout in a row, or why there is none.
+
+    The output is taken from `response.output`, in files of the documented shape from `output`. Tools are
+    those of the request, else those that the response repeats. `file` and `line` go into the provenance.
+    memory: of whoever reads many rows.
+    """
+    parts = parts_of(row)
+    if isinstance(parts, Rejected):
+        return parts
+    reward, answered, asked, answer, transitions, definitions, instructions, _ = parts
+    prompt = items_from(asked, "input", generated=False) if type(asked) is list else _prompt_of(asked)
+    if isinstance(prompt, Rejected):
+        return prompt
+    output = answer if isinstance(answer, Rejected) else items_from(answer, "output", generated=True)
+    if isinstance(output, Rejected):
+        return output
+    tools = (memory or ToolMemory()).tools_from(definitions)
+    if tools is None:
+        return Rejected("malformed_tools", "the tools are no list of definitions")
+    if type(instructions) is not str and instructions is not None:
+        return Rejected("malformed_row", "instructions are no string")
+    conversation = Conversation((*prompt, *output), tools, instructions, provenance_of(row, file, line))
+    return Rollout(conversation, reward, answered, len(prompt), transitions, row)
+
+
+def _prompt_of(asked: Any) -> list[Item] | Rejected:
+    return [Message("user", asked)] if type(asked) is str else asked
+
+
+def provenance_of(row: dict[str, Any], file: str, line: int) -> JsonObject:
     known: dict[str, Any] = {"file": file, "line": line}
     for key, name in _STAMPS:
         if key in row:

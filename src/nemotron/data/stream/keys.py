@@ -42,31 +42,29 @@ class KeyCounts:
 
     def add(self, key: int) -> int:
         """Count a key; returns how often it was counted before."""
-        slot = self._slot(key)
-        before = self._counts[slot]
-        self._counts[slot] = before + 1
+        keys, counts = self._keys, self._counts
+        mask = len(keys) - 1
+        slot = (key ^ (key >> 32)) & mask
+        while (before := counts[slot]) and keys[slot] != key:
+            slot = (slot + 1) & mask
+        counts[slot] = before + 1
         if not before:
-            self._keys[slot] = key
+            keys[slot] = key
             self._used += 1
-            if 3 * self._used > 2 * len(self._keys):
+            if 3 * self._used > 2 * mask:
                 self._grow()
         return before
-
-    def _slot(self, key: int) -> int:
-        """Where a key stands, or the free place where it belongs."""
-        mask = len(self._keys) - 1
-        slot = (key ^ (key >> 32)) & mask
-        while self._counts[slot] and self._keys[slot] != key:
-            slot = (slot + 1) & mask
-        return slot
 
     def _grow(self) -> None:
         keys, counts = self._keys, self._counts
         self._keys = array("Q", bytes(16 * len(keys)))
         self._counts = array("I", bytes(8 * len(counts)))
+        mask = len(self._keys) - 1
         for key, count in zip(keys, counts, strict=True):
             if count:
-                slot = self._slot(key)
+                slot = (key ^ (key >> 32)) & mask
+                while self._counts[slot]:
+                    slot = (slot + 1) & mask
                 self._keys[slot], self._counts[slot] = key, count
 
 
