@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from nemotron.artifacts.atomic import os_error, write_text
+from nemotron.artifacts.failure_word import failed
 from nemotron.data import tiny_chat
 from nemotron.errors import NemotronError
 
@@ -46,5 +47,4 @@ if __name__ == "__main__":
     try:
         main()
     except NemotronError as problem:
-        print(problem.render(), file=sys.stderr)
-        sys.exit(problem.exit_code)
+        sys.exit(failed(problem))

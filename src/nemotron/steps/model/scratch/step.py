@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from nemotron.artifacts.failure_word import failed
 from nemotron.engines.embedded.rows import chat_rows
 from nemotron.engines.genrm import verdict_text
 from nemotron.errors import NemotronError
@@ -112,5 +113,4 @@ if __name__ == "__main__":
     try:
         main()
     except NemotronError as problem:
-        print(problem.render(), file=sys.stderr)
-        sys.exit(problem.exit_code)
+        sys.exit(failed(problem))

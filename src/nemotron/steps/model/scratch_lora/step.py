@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from nemotron.artifacts.checks.weights import ADAPTER
+from nemotron.artifacts.failure_word import failed
 from nemotron.checkpoints.hf_files import SafetensorsWriter, copy_small, read_weights, tokenizer_files
 from nemotron.checkpoints.whole import whole_directory, write_synced
 from nemotron.errors import CheckFailed, NemotronError
@@ -58,5 +59,4 @@ if __name__ == "__main__":
     try:
         main()
     except NemotronError as problem:
-        print(problem.render(), file=sys.stderr)
-        sys.exit(problem.exit_code)
+        sys.exit(failed(problem))
