@@ -23,7 +23,7 @@ def shipped(step: str, name: str) -> dict[str, Any]:
     return ENGINE.training_config(resolved.data)
 
 
-@pytest.mark.parametrize("rule", TABLE, ids=lambda r: r.pattern)
+@pytest.mark.parametrize("rule", list(TABLE), ids=lambda r: r.pattern)
 def test_every_rule_is_well_formed(rule: Any) -> None:
     *middle, last = rule.pattern.split(".")
     assert all(re.fullmatch(r"\*|[a-z0-9_]+", part) for part in middle), rule.pattern
@@ -31,7 +31,7 @@ def test_every_rule_is_well_formed(rule: Any) -> None:
     assert (rule.note == "") == (rule.effect == "honoured"), "a reason where and only where one is due"
 
 
-@pytest.mark.parametrize("rule", TABLE, ids=lambda r: r.pattern)
+@pytest.mark.parametrize("rule", list(TABLE), ids=lambda r: r.pattern)
 def test_every_rule_is_reached_by_some_key(rule: Any) -> None:
     key = rule.pattern.replace("**", "anything").replace("*", "anything")
     assert TABLE.rule_for(key) is rule, "a wider pattern stands before it"
