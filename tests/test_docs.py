@@ -47,8 +47,9 @@ AFTER_DEMO = (
     "nemotron artifacts lineage rl-rlhf",
     "nemotron artifacts alias rl-rlhf policies/warm:best -m 'the judge prefers nine answers in ten'",
     "nemotron steps run rl/nemo_rl/dpo -c tiny -d -i policy=run://sft-nemo_rl/model",
-    "nemotron steps run rl/nemo_rl/dpo -c tiny -d -i policy=run://rl-rlhf/policy@latest",
-    "nemotron runs diff run://sft-nemo_rl/model run://rl-rlhf/policy",
+    "nemotron steps run rl/nemo_rl/dpo -c tiny -d -i policy=art://policies/warm:best",
+    "nemotron steps run rl/nemo_rl/dpo -c tiny -d -i policy=run://sft-nemo_rl/model@latest",
+    "nemotron runs diff run://sft-nemo_rl/model art://policies/warm:best",
 )
 
 
