@@ -58,7 +58,7 @@ def exit_codes() -> str:
     mine = [kind for kind in kinds if issubclass(kind, errors.NemotronError) and kind.kind != "failed"]
     meanings = {0: "Done.", errors.WorkFailed.exit_code: inspect.getdoc(errors.WorkFailed)}
     meanings |= {kind.exit_code: inspect.getdoc(kind) for kind in mine}
-    meanings[app.EXIT_INTERRUPTED] = "Interrupted."
+    meanings[errors.EXIT_INTERRUPTED] = "Interrupted."
     meanings[app.EXIT_PIPE_CLOSED] = "Whoever read the output has gone (`| head`)."
     return table(("code", "meaning"), [(str(code), text or "") for code, text in sorted(meanings.items())])
 

@@ -13,7 +13,8 @@ import nemotron
 from nemotron import errors
 from nemotron.artifacts.records import EVENTS, PHASES, ArtifactRecord, AttemptRecord, EventRecord
 from nemotron.catalog.manifest import MANIFEST_KEYS
-from nemotron.cli.app import EXIT_INTERRUPTED, EXIT_PIPE_CLOSED, build_app
+from nemotron.cli.app import EXIT_PIPE_CLOSED, build_app
+from nemotron.errors import EXIT_INTERRUPTED
 
 Cli = Callable[..., Any]
 

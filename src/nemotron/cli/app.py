@@ -12,7 +12,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from nemotron.errors import NemotronError, UsageError
+from nemotron.errors import EXIT_INTERRUPTED, NemotronError, UsageError
 
 NOUNS = {
     "steps": "List, show, check and run steps.",
@@ -24,7 +24,6 @@ NOUNS = {
 # Commands of their own, with no verb after them.
 ALONE = ("doctor",)
 EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
 
 

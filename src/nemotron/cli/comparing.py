@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from nemotron.artifacts.references import Reference, parse_reference
 from nemotron.artifacts.store import Store
 from nemotron.cli import output
+from nemotron.cli.checkpoint_facts import MODELS
 from nemotron.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
     from nemotron.artifacts.runs import Run
     from nemotron.checkpoints.compare_tensors import Comparison
 
-CHECKPOINTS = ("checkpoint_hf", "reward_model_hf", "checkpoint_lora", "checkpoint_megatron")
+CHECKPOINTS = (*MODELS, "checkpoint_lora")
 _SHOWN = 20
 
 

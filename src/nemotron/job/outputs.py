@@ -17,6 +17,8 @@ def find_outputs(
     directory: Path, planned: Sequence[Mapping[str, Any]]
 ) -> tuple[dict[str, dict[str, Any]], str | None]:
     """Path and type of each output by port, and what is missing in words (None when nothing is)."""
+    from nemotron.artifacts.checks.saved_steps import inside_step  # as `check_outputs`: at the end alone
+
     found: dict[str, dict[str, Any]] = {}
     missing = []
     for output in planned:
@@ -25,7 +27,7 @@ def find_outputs(
         path: Path | None = root
         if output["select"] is not None:
             step = select_step(root, output["select"])
-            path = None if step is None else _inside(root / f"step_{step}", output["inside"])
+            path = None if step is None else inside_step(root / f"step_{step}", output["inside"])
         if path is None or not path.exists():
             if output["required"]:
                 missing.append(f"output {output['port']} is not there: nothing at {path or root}")
@@ -33,14 +35,6 @@ def find_outputs(
         made = {"type": output["type"], "path": str(path)}
         found[output["port"]] = made if step is None else {**made, "step_of_training": step}
     return found, "; ".join(missing) or None
-
-
-def _inside(step: Path, inside: str | None) -> Path:
-    if inside is not None:
-        return step / inside
-    from nemotron.artifacts.checks.saved_steps import inside_step
-
-    return inside_step(step, None)
 
 
 def check_outputs(found: Mapping[str, Mapping[str, Any]]) -> CheckFailed | None:

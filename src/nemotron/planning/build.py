@@ -287,8 +287,9 @@ class Planner:
         found = conversion_of(self._catalog, graph, binding.port, reference, outputs)
         if found is None:
             return None
-        keys = [self._plan_conversion(made, hop, text) for made, hop, text in found.steps()]
-        pinned = self._pin_step(binding, found.steps()[-1][0], step)
+        steps = found.steps()
+        keys = [self._plan_conversion(made, hop, text) for made, hop, text in steps]
+        pinned = self._pin_step(binding, steps[-1][0], step)
         first = found.hops[0].takes.name
         source = next(i for i in self._built[keys[0]].inputs if i.port == first)
         engines = [self._built[key].recipe.engine for key in keys]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ STATE_FILE = "followed.json"
 _LAST_READS = 100
 
 
-class Follower:
+class Follower(ABC):
     """What one attempt of a run leaves on the disk; frameworks differ in what the class says of itself.
 
     directory: of the run. plan: its `plan.json`. Call `poll` every few seconds and `close` at the end.
@@ -34,17 +35,17 @@ class Follower:
     event_files = "**/events.out.tfevents.*"
     """Where the event files of a start are, below what `starts` gives."""
 
+    @abstractmethod
     def starts(self) -> list[Path]:
         """The directories of event files, one for each start of the trainer, in their order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def counts_steps(self, tag: str) -> bool:
         """Whether a scalar's place on the axis is the training step."""
-        raise NotImplementedError
 
+    @abstractmethod
     def left_in_time(self, seconds: float) -> bool:
         """Whether a trainer that ended well after `seconds` may have done so because its time was up."""
-        raise NotImplementedError
 
     def __init__(self, directory: Path, plan: Mapping[str, Any]) -> None:
         self._directory = directory
